@@ -1,0 +1,134 @@
+"""The shape of the source tree: floors, laws, lengths.
+
+Lives here: what can be read off the files without importing them. Must never live here: behaviour.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parent.parent / "src" / "trio_ws"
+
+FLOORS = (
+    # 0, words: standard library only
+    ("_errors", "_close", "_limits", "_url", "_request", "_origin", "_policy"),
+    # 1, machines: h11 and wsproto; bytes in, values out; no trio
+    ("_outbox", "_protocol", "_handshake"),
+    # 2, I/O: the only place that awaits bytes
+    ("_endings", "_services", "_wire", "_connection", "_websocket"),
+    # 3, roles
+    ("_options", "_listeners", "_opening", "_server"),
+    # 4, extras
+    ("__init__", "testing"),
+)
+"""A file imports from lower floors, or from files to its left on its own floor."""
+
+FOREIGN = (
+    set(),
+    {"h11", "wsproto"},
+    {"h11", "wsproto", "trio"},
+    {"h11", "wsproto", "trio"},
+    {"h11", "wsproto", "trio"},
+)
+"""Per floor, which packages outside the standard library may be imported."""
+
+MAX_LINES = 300
+
+THIRD_PARTY = {"h11", "wsproto", "trio", "outcome", "sniffio", "attrs", "anyio"}
+
+
+def module_of(path: Path) -> str:
+    """`_wire.py` is `_wire`; everything under `testing/` is `testing`."""
+    return path.relative_to(SRC).parts[0].removesuffix(".py")
+
+
+def place_of(module: str) -> tuple[int, int]:
+    for floor, row in enumerate(FLOORS):
+        if module in row:
+            return floor, row.index(module)
+    raise LookupError(f"{module} has no place on a floor: add it to FLOORS")
+
+
+def only_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def imports(node: ast.AST) -> list[ast.Import | ast.ImportFrom]:
+    """Every import that happens at run time, inside functions too."""
+    found: list[ast.Import | ast.ImportFrom] = []
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            found.append(child)
+        elif only_for_types(child):
+            found += [name for branch in child.orelse for name in imports(branch)]  # type: ignore[attr-defined]
+        else:
+            found += imports(child)
+    return found
+
+
+def edges(path: Path) -> tuple[set[str], set[str]]:
+    """What `path` imports: (modules of ours, packages of others)."""
+    ours: set[str] = set()
+    foreign: set[str] = set()
+    depth = len(path.relative_to(SRC).parts)
+    for node in imports(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names]
+        if isinstance(node, ast.Import):
+            dotted = names
+        elif node.level == 0:
+            dotted = [f"{node.module}.{name}" for name in names]
+        elif node.level == depth:
+            base = f"trio_ws.{node.module}" if node.module else "trio_ws"
+            dotted = [f"{base}.{name}" for name in names]
+        else:
+            continue  # inside one sub-package
+        for name in dotted:
+            head, *rest = name.split(".")
+            if head != "trio_ws":
+                foreign.add(head)
+            elif rest and ((SRC / f"{rest[0]}.py").exists() or (SRC / rest[0]).is_dir()):
+                ours.add(rest[0])
+            else:
+                ours.add("__init__")
+    return ours, foreign
+
+
+FILES = sorted(SRC.rglob("*.py"))
+IDS = [path.relative_to(SRC).as_posix() for path in FILES]
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_a_file_imports_only_from_below_and_from_its_left(path: Path) -> None:
+    module = module_of(path)
+    floor, column = place_of(module)
+    ours, foreign = edges(path)
+    for other in ours - {module}:
+        assert place_of(other) < (floor, column), f"{module} must not import {other}"
+    assert foreign & THIRD_PARTY <= FOREIGN[floor], f"{module} is on floor {floor}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_a_file_opens_with_its_law_and_stays_short(path: Path) -> None:
+    text = path.read_text()
+    law = ast.get_docstring(ast.parse(text))
+    assert law, "a file opens with a docstring that says what lives here"
+    if path.name != "__init__.py":
+        assert "never" in law, "the law also says what must never live here"
+    assert len(text.splitlines()) <= MAX_LINES
+
+
+def test_every_place_on_a_floor_is_taken_once() -> None:
+    names = [name for row in FLOORS for name in row]
+    assert len(names) == len(set(names))
+
+
+def test_the_reader_of_imports_sees_what_it_must() -> None:
+    """The positive control: without it, a reader that finds nothing would pass everything."""
+    wanted = (
+        "import h11\nif TYPE_CHECKING:\n    import trio\ndef f():\n    from ._close import Close\n"
+    )
+    found = [ast.unparse(node) for node in imports(ast.parse(wanted))]
+    assert found == ["import h11", "from ._close import Close"]
