@@ -1,0 +1,130 @@
+"""Every check of the project, one session each: `nox -l` lists them, `nox` runs the quick ones.
+
+Lives here: which environment a check needs and the command that runs it. Must never live here: the
+checks themselves, or a path of one machine (interpreters are found on PATH).
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nox
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = ["3.11", "3.12", "3.13"]
+BROWSERS = ["chromium", "chromium-browser", "google-chrome"]
+
+# The lower bounds of pyproject.toml, as exact versions: what they promise is what is tested.
+OLDEST = [dependency.replace(">=", "==") for dependency in PROJECT["project"]["dependencies"]]
+
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.error_on_missing_interpreters = True  # a Python that was not there was not tested
+nox.options.error_on_external_run = True
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "types", "docs", "tests"]
+
+
+def group(name: str) -> list[str]:
+    """The requirements of a dependency group."""
+    return list(nox.project.dependency_groups(PROJECT, name))
+
+
+def pytest(session: nox.Session, *arguments: str) -> None:
+    session.run("python", "-m", "pytest", *arguments, *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+@nox.parametrize("deps", ["oldest", "newest"])
+def tests(session: nox.Session, deps: str) -> None:
+    """The test suite against the built wheel, with branch coverage."""
+    # Not editable: pip builds the wheel and the tests import what users get.
+    session.install(".[test]", *(OLDEST if deps == "oldest" else []))
+    if deps == "newest":
+        session.install("--upgrade", *PROJECT["project"]["dependencies"])
+    session.run("python", "-c", "import trio_ws; assert 'site-packages' in trio_ws.__file__")
+    data = Path(session.create_tmp()) / "coverage"
+    session.env["COVERAGE_FILE"] = str(data.resolve())
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff: rules and layout."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy --strict and pyright over the package, the examples and the API as users type it."""
+    session.install(".", *group("types"))
+    session.run("mypy")
+    # pyright needs the environment named: it runs on node and does not know which Python called it.
+    session.run("pyright", "--pythonpath", shutil.which("python", path=session.bin) or "python")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Generated pages are what the code generates now."""
+    session.install(".")
+    for generator in sorted(Path("docs").glob("generate*.py")):
+        session.run("python", str(generator), "--check")
+
+
+@nox.session
+def autobahn(session: nox.Session) -> None:
+    """The Autobahn test suite against the echo server. Arguments: its groups (1 2 ... 10)."""
+    python2 = shutil.which("python2.7")
+    if python2 is None:
+        session.error("the Autobahn test suite needs python2.7 on PATH")
+    # The last virtualenv that makes environments for Python 2.7.
+    session.install(".", "virtualenv==20.21.1")
+    environment = Path(session.create_tmp()).resolve() / "python2"
+    if not (environment / "bin" / "wstest").exists():
+        session.run("virtualenv", "--quiet", "--python", python2, str(environment))
+        # Pinned: expected.json lists its cases.
+        session.run(
+            str(environment / "bin" / "pip"), "install", "-q", "autobahntestsuite==25.10.1",
+            external=True,
+        )  # fmt: skip
+    session.run(
+        "python",
+        "tests/conformance/autobahn.py",
+        f"--wstest={environment / 'bin' / 'wstest'}",
+        "--report=reports/autobahn",
+        *(session.posargs or ["1", "2", "3", "4", "5", "6", "7", "9", "10"]),
+    )
+
+
+@nox.session
+def interop(session: nox.Session) -> None:
+    """Other people's clients, node's `ws` and Python's `websockets`, against the echo server."""
+    session.install(".[test]", *group("interop"))
+    if shutil.which("npm") is None:
+        session.error("interop needs node and npm on PATH")
+    with session.chdir("tests/interop"):
+        session.run("npm", "install", "--no-package-lock", "--no-audit", "--no-fund", external=True)
+    pytest(session, "tests/interop")
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """The chat page in a real browser: two people talk, the server goes and comes back."""
+    chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if chromium is None:
+        session.error("the browser session needs chromium on PATH")
+    session.install(".[test]", *group("browser"))
+    session.env["CHROMIUM"] = chromium
+    pytest(session, "tests/browser")
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Plant one fault per promise; the suite must turn red on each."""
+    session.install(".[test]")
+    session.run("python", "tests/mutants/run.py", *session.posargs)
