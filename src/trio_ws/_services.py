@@ -1,0 +1,137 @@
+"""The tasks that outlive a caller: a nursery for what no user may cancel half-way.
+
+Lives here: the service nursery and the parked task that writes what was left for the next scheduler
+pass. Must never live here: anything about one protocol.
+
+The theory. A user's cancel scope must not tear a frame, so blocked writes, closing handshakes and
+teardowns run here, in an ordinary nursery outside the cancellable one, each in a shielded scope of
+its own that its owner cancels. Because service tasks never raise, the nursery never raises, and
+what the body of `open_services` raises comes out as the very object it was.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol, TypeVarTuple
+
+import trio
+
+__all__ = ["Services", "open_services"]
+
+Ts = TypeVarTuple("Ts")
+
+logger = logging.getLogger("trio_ws.connection")
+
+FULL_CHECKPOINT_EVERY = 16
+"""Calls that may return at once between two full checkpoints: a checkpoint costs 4 to 6 us, about
+as much as the rest of a call, and a dozen messages are about as much as one scheduler pass."""
+
+
+class Dirty(Protocol):
+    def write_out(self) -> None: ...
+
+
+class Services:
+    """The service tasks of one server, or of one connection that stands alone.
+
+    Attributes:
+        calls: calls that returned at once since a task last really waited; `breathe` reads it.
+    """
+
+    __slots__ = ("_dirty", "_nursery", "_scopes", "_writer", "calls")
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self._scopes: set[trio.CancelScope] = set()
+        self._dirty: list[Dirty] = []
+        self._writer: trio.lowlevel.Task | None = None
+        self.calls = 0
+
+    def start(
+        self, function: Callable[[*Ts], Awaitable[None]], *args: *Ts
+    ) -> trio.CancelScope:
+        """Run ``await function(*args)`` as a service task.
+
+        Returns:
+            The task's own shielded cancel scope; cancelling it ends the task. An exception of the
+            task is logged and goes no further.
+        """
+        scope = trio.CancelScope(shield=True)
+        self._scopes.add(scope)
+        self._nursery.start_soon(self._run, scope, function, args, name=function)
+        return scope
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run(
+        self,
+        scope: trio.CancelScope,
+        function: Callable[[*Ts], Awaitable[None]],
+        args: tuple[*Ts],
+    ) -> None:
+        try:
+            with scope:
+                await function(*args)
+        except Exception:
+            logger.exception("a service task failed; this is a bug in trio_ws")
+        finally:
+            self._scopes.discard(scope)
+
+    def write_soon(self, connection: Dirty) -> None:
+        """Have `connection` write its outbox at the next scheduler pass, together with all others
+        that asked."""
+        self._dirty.append(connection)
+        if self._writer is not None:
+            trio.lowlevel.reschedule(self._writer)
+            self._writer = None
+
+    async def _write_dirty(self) -> None:
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._writer = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        while True:
+            if not self._dirty:
+                self._writer = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(abort)
+            dirty, self._dirty = self._dirty, []
+            for connection in dirty:
+                connection.write_out()
+            self.calls = 0
+
+    async def breathe(self) -> None:
+        """A checkpoint for a call that need not wait: always a cancellation point, a full one
+        (other tasks run) every few calls."""
+        self.calls += 1
+        if self.calls < FULL_CHECKPOINT_EVERY:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            self.calls = 0
+            await trio.lowlevel.checkpoint()
+
+    def cancel_all(self) -> None:
+        for scope in self._scopes:
+            scope.cancel()
+
+
+@asynccontextmanager
+async def open_services() -> AsyncIterator[Services]:
+    """Hold service tasks open for the body; cancel what is left of them when it ends.
+
+    Raises:
+        Whatever the body raises, as the same object, never in a group of ours.
+    """
+    failure: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        services = Services(nursery)
+        services.start(services._write_dirty)
+        try:
+            yield services
+        except BaseException as exc:  # noqa: BLE001  raised again below, out of the nursery
+            failure = exc
+        services.cancel_all()
+        # The tasks end at once; a cancellation from outside must not turn the wait into a group.
+        nursery.cancel_scope.shield = True
+    if failure is not None:
+        raise failure

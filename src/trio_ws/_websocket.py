@@ -1,0 +1,270 @@
+"""The application's view of a connection: `WebSocket`, a trio channel of messages.
+
+Lives here: the calls and what each promises under cancellation. Must never live here: how the
+connection reads, writes or ends (`_connection`, `_writer`).
+
+Every coroutine that touches the machine is protected from KeyboardInterrupt, so that an interrupt
+arrives at an await and never between two lines that belong together.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING
+
+import trio
+
+from ._close import check_outgoing_close
+from ._endings import ending
+
+if TYPE_CHECKING:
+    from ._close import Close
+    from ._connection import Connection
+    from ._errors import ConnectionClosed
+    from ._request import UpgradeRequest
+
+COALESCE = 16 * 1024
+"""Replies to messages that arrived together are written together, up to this many bytes."""
+
+_ids = count(1)
+
+
+class WebSocket(trio.abc.Channel[str | bytes]):
+    """One open WebSocket connection (RFC 6455): a `trio.abc.Channel` of ``str`` and ``bytes``.
+
+    ``async for message in ws`` ends quietly when the peer closes in good order (codes 1000, 1001,
+    1005) and raises otherwise. Any number of tasks may `send`, `ping`, `close` and `wait_closed` at
+    once; one may `receive`. Whoever opened the connection (`serve`, `connect`) owns it and closes
+    it; a handler need not.
+
+    Once the connection has ended, every call raises `ConnectionClosed` with the same ``.close``
+    (`ConnectionLost` for code 1006), which also is what generic trio code expects:
+
+    * from `receive`: `trio.EndOfChannel` for codes 1000, 1001, 1005, else
+      `trio.BrokenResourceError`; messages that came before the end are delivered first;
+    * from `send` and `ping`: `trio.BrokenResourceError`;
+    * from all of them, after this side's own `close` or `aclose`: `trio.ClosedResourceError`.
+    """
+
+    __slots__ = ("_connection", "_context", "_id", "_own", "_receiving", "_request", "_subprotocol")
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        request: UpgradeRequest,
+        subprotocol: str | None = None,
+        context: object = None,
+    ) -> None:
+        self._connection = connection
+        self._request = request
+        self._subprotocol = subprotocol
+        self._context = context
+        self._id = next(_ids)
+        self._own = False
+        self._receiving = False
+
+    def __repr__(self) -> str:
+        state = "open" if self.closed is None else str(self.closed)
+        return f"<WebSocket {self._id} {self._request.path!a} {state}>"
+
+    # -- facts -----------------------------------------------------------------------------------
+
+    @property
+    def request(self) -> UpgradeRequest:
+        """The request of the opening handshake."""
+        return self._request
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol agreed upon (RFC 6455 section 1.9), or None."""
+        return self._subprotocol
+
+    @property
+    def context(self) -> object:
+        """What ``authorize`` returned in its `Accept`: the user, say. Yours; never looked into."""
+        return self._context
+
+    @property
+    def closed(self) -> Close | None:
+        """How the connection ended: the closing handshake is done, or it was lost. None before.
+        It may be set a little before the socket is gone."""
+        return self._connection.closed
+
+    @property
+    def latency(self) -> float | None:
+        """The last measured round trip of a ping, in seconds."""
+        return self._connection.latency
+
+    @property
+    def id(self) -> int:
+        """A number no other connection of this process has; for logs."""
+        return self._id
+
+    @property
+    def local_address(self) -> object:
+        """This side's socket address, as the transport names it, or None."""
+        return self._request.local_address
+
+    @property
+    def peer_address(self) -> object:
+        """The peer's socket address, as the transport names it, or None."""
+        return self._request.peer_address
+
+    # -- calls -----------------------------------------------------------------------------------
+
+    @trio.lowlevel.enable_ki_protection
+    async def send(self, value: str | bytes | bytearray | memoryview) -> None:
+        """Send one message: text from ``str``, binary from anything bytes-like.
+
+        Waits while more than ``limits.max_outbox`` bytes wait to be written. A mutable buffer may
+        be changed as soon as this returns.
+
+        Raises:
+            TypeError: neither ``str`` nor bytes-like; nothing was sent.
+            ValueError: text with a lone surrogate, which UTF-8 cannot carry; nothing was sent.
+            ConnectionClosed: the connection has ended or is being closed (see the class).
+
+        Cancelled: not one byte of the message was or will be sent. Returned: it goes out whole, or
+        the connection dies. RFC 6455 section 6.1.
+        """
+        if not isinstance(value, (str, bytes, bytearray, memoryview)):
+            raise TypeError(f"a message is str or bytes-like, not {type(value).__name__}")
+        connection = self._connection
+        writer = connection.writer
+        await connection.services.breathe()
+        if writer.outbox.sealed or writer.full():
+            await self._clear_to_send()
+        writer.outbox.append(connection.protocol.encode(value))
+        if connection.protocol.messages and writer.outbox.size < COALESCE:
+            # More replies are likely: the last one, or the next scheduler pass, writes them all.
+            connection.services.write_soon(writer)
+            return
+        writer.write_out()
+        if connection.closed is not None:
+            raise self._ended(sending=True) from connection.cause
+
+    async def _clear_to_send(self) -> None:
+        """Return when the outbox takes a frame, raise when it never will again."""
+        connection = self._connection
+        writer = connection.writer
+        while not writer.outbox.sealed:
+            if not writer.full():
+                return
+            await writer.room()
+        await connection.until(lambda: False)
+        raise self._ended(sending=True) from connection.cause
+
+    @trio.lowlevel.enable_ki_protection
+    async def receive(self) -> str | bytes:
+        """Receive one message, whole: ``str`` from text, ``bytes`` from binary.
+
+        Raises:
+            trio.BusyResourceError: another task is receiving.
+            ConnectionClosed: the connection has ended (see the class).
+
+        Cancelled: no message is lost or duplicated. RFC 6455 section 6.2.
+        """
+        if self._receiving:
+            raise trio.BusyResourceError("another task is receiving on this connection")
+        connection = self._connection
+        messages = connection.protocol.messages
+        self._receiving = True
+        try:
+            if messages:
+                await connection.services.breathe()
+            while not messages:
+                if connection.closed is not None:
+                    raise self._ended(sending=False) from connection.cause
+                if connection.eof:
+                    connection.lose()
+                elif connection.driving:
+                    if connection.reader is None:
+                        connection.reader = trio.lowlevel.ParkingLot()
+                    await connection.reader.park()
+                else:
+                    await connection.drive()
+            return connection.protocol.pop()
+        finally:
+            self._receiving = False
+            if connection.waiters:
+                connection.hand_over()
+
+    @trio.lowlevel.enable_ki_protection
+    async def ping(self) -> float:
+        """Send a ping and wait for its pong (RFC 6455 sections 5.5.2, 5.5.3).
+
+        While nobody receives and more than ``limits.read_ahead`` bytes of messages wait, the pong
+        cannot be read either: the ping waits for the next `receive`.
+
+        Returns:
+            The round trip in seconds, counted from when the ping's last byte was written.
+
+        Raises:
+            ConnectionClosed: the connection has ended or is being closed (see the class).
+
+        Cancelled: the ping is forgotten, the connection intact.
+        """
+        connection = self._connection
+        await connection.services.breathe()
+        await self._clear_to_send()
+        payload, ping = connection.queue_ping()
+        try:
+            await connection.until(lambda: ping.round_trip is not None)
+        finally:
+            connection.pings.pop(payload, None)
+        if ping.round_trip is None:
+            raise self._ended(sending=True) from connection.cause
+        return ping.round_trip
+
+    @trio.lowlevel.enable_ki_protection
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the connection: flush, closing handshake, socket (RFC 6455 section 7).
+
+        Returns when the socket is gone, after at most ``limits.close_timeout`` seconds; `closed`
+        then says whether the peer answered. Messages not yet received are dropped. A second call,
+        or one after the peer's Close, waits for the same end.
+
+        Args:
+            code: 1000 to 1003, 1007 to 1014 or 3000 to 4999 (section 7.4).
+            reason: at most 123 bytes of UTF-8.
+
+        Raises:
+            ValueError: `code` or `reason` cannot be sent; the connection is unchanged.
+
+        Cancelled: closes at once, after offering the Close frame once; `trio.Cancelled` goes on.
+        """
+        check_outgoing_close(code, reason)
+        connection = self._connection
+        self._own = True
+        connection.protocol.discard()
+        connection.start_close(code, reason)
+        try:
+            await trio.lowlevel.checkpoint()
+            await connection.wait_gone()
+        except BaseException:
+            connection.kill()
+            with trio.CancelScope(shield=True):
+                await connection.wait_gone()
+            raise
+
+    async def aclose(self) -> None:
+        """Close with code 1000; see `close`. `trio.aclose_forcefully` ends the connection at once."""
+        await self.close()
+
+    @trio.lowlevel.enable_ki_protection
+    async def wait_closed(self) -> Close:
+        """Wait until it is decided how the connection ended.
+
+        Reads ahead, up to ``limits.read_ahead`` bytes, to notice the end; never takes a message
+        from `receive`. Cancelled: forgotten, the connection intact.
+        """
+        await trio.lowlevel.checkpoint()
+        await self._connection.until(lambda: False)
+        closed = self._connection.closed
+        assert closed is not None
+        return closed
+
+    def _ended(self, *, sending: bool) -> ConnectionClosed:
+        assert self._connection.closed is not None
+        return ending(self._connection.closed, own=self._own, sending=sending)

@@ -1,0 +1,130 @@
+"""The two kinds of transport under a connection: a plain socket's descriptor, and any trio stream.
+
+Lives here: reading, writing, half-closing, closing. Must never live here: frames, states, decisions.
+Faults come out as OSError or as trio's resource errors; the connection translates them, once.
+
+`SocketWire` is used where the stream is exactly a `trio.SocketStream` on Unix: it reads and writes
+the descriptor, with no stream layers and no joined copies, and it can write *now*, from a
+synchronous step that nobody can cancel. `StreamWire` serves everything else (TLS, memory, Windows);
+it can only write from a task. The connection looks at `immediate` to tell them apart.
+
+The descriptor's number is read at each use: a number kept past `close` may by then belong to a
+stranger's socket, and -1 must never reach trio.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+READ_SIZE = 64 * 1024
+"""Bytes asked for in one read."""
+
+
+class SocketWire:
+    """A plain socket, by its descriptor."""
+
+    __slots__ = ("_more", "_stream")
+    immediate: Literal[True] = True
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._more = False  # the last read was full: the kernel probably holds more
+
+    def _fileno(self) -> int:
+        number = self._stream.socket.fileno()
+        if number < 0:
+            raise trio.ClosedResourceError("this connection's socket is closed")
+        return number
+
+    async def read(self) -> bytes:
+        """Wait for bytes and return them, b"" at the end. Always a checkpoint. Cancelled: nothing
+        is lost."""
+        if self._more:
+            await trio.lowlevel.checkpoint()
+        else:
+            await trio.lowlevel.wait_readable(self._fileno())
+        while True:
+            data = self.read_now()
+            if data is not None:
+                return data
+            await trio.lowlevel.wait_readable(self._fileno())
+
+    def read_now(self) -> bytes | None:
+        """What the kernel holds, b"" at the end, None if it holds nothing yet."""
+        try:
+            data = os.read(self._fileno(), READ_SIZE)
+        except BlockingIOError:
+            self._more = False
+            return None
+        self._more = len(data) == READ_SIZE
+        return data
+
+    def write_now(self, buffers: Sequence[bytes | memoryview]) -> int:
+        """Offer the buffers to the kernel; how many bytes it took, perhaps none."""
+        try:
+            if len(buffers) == 1:
+                return os.write(self._fileno(), buffers[0])
+            return os.writev(self._fileno(), buffers)
+        except BlockingIOError:
+            return 0
+
+    async def wait_writable(self) -> None:
+        """Wait until `write_now` may take something."""
+        await trio.lowlevel.wait_writable(self._fileno())
+
+    async def half_close(self) -> None:
+        """Tell the peer that nothing more comes."""
+        self._stream.socket.shutdown(socket.SHUT_WR)
+
+    async def aclose(self) -> None:
+        self.close_now()
+
+    def close_now(self) -> None:
+        """Close the socket; whoever waits on it wakes with `trio.ClosedResourceError`. Idempotent."""
+        self._stream.socket.close()
+
+
+class StreamWire:
+    """Any other `trio.abc.Stream`."""
+
+    __slots__ = ("_stream",)
+    immediate: Literal[False] = False
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+
+    async def read(self) -> bytes:
+        """Wait for bytes and return them, b"" at the end. Always a checkpoint."""
+        return bytes(await self._stream.receive_some(READ_SIZE))
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Write all of `data`. Cancelled: an unknown part was written, the stream is of no more
+        use."""
+        await self._stream.send_all(data)
+
+    async def half_close(self) -> None:
+        """Tell the peer that nothing more comes, where the stream can do that."""
+        if isinstance(self._stream, trio.abc.HalfCloseableStream):
+            await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        """Close politely (a TLS close_notify may block); cancelled: closed all the same."""
+        await self._stream.aclose()
+
+
+Wire: TypeAlias = "SocketWire | StreamWire"
+
+
+def open_wire(stream: trio.abc.Stream) -> Wire:
+    """The wire for `stream`, which the connection now owns."""
+    if sys.platform != "win32" and type(stream) is trio.SocketStream:
+        return SocketWire(stream)
+    return StreamWire(stream)

@@ -1,0 +1,204 @@
+"""The outbound half of a connection: who writes the outbox to the wire, and who waits for room.
+
+Lives here: offering bytes to the kernel, the flusher, the senders that wait. Must never live here:
+frames' contents, the close state machine, reading.
+
+The theory. Frames enter the outbox whole, in a synchronous step that cannot be cancelled; from then
+on they are not the sender's any more. `write_out` offers them to the kernel at once. What the kernel
+does not take is the flusher's, a service task: while it is at work it is the only writer, so bytes
+never interleave, and no user's cancel scope surrounds it. It looks at `stopped` after every await,
+because the connection may have ended meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from ._outbox import Outbox
+
+if TYPE_CHECKING:
+    from ._services import Services
+    from ._wire import SocketWire, StreamWire, Wire
+
+
+class Mark(Protocol):
+    """Something that wants to know when its last byte has left."""
+
+    sent_at: float | None
+
+
+class Owner(Protocol):
+    def write_failed(self, exc: Exception) -> None:
+        """The wire takes no more; the writer has stopped."""
+
+
+class Writer:
+    """Writes one connection's outbox.
+
+    Attributes:
+        outbox: what waits.
+        stopped: nothing will ever be written again.
+    """
+
+    __slots__ = (
+        "_drained",
+        "_high_water",
+        "_idle",
+        "_marks",
+        "_owner",
+        "_room",
+        "_scope",
+        "_services",
+        "_wire",
+        "blocked",
+        "outbox",
+        "stopped",
+    )
+
+    def __init__(self, wire: Wire, services: Services, high_water: int, owner: Owner) -> None:
+        self._wire = wire
+        self._services = services
+        self._high_water = high_water
+        self._owner = owner
+        self._room: trio.lowlevel.ParkingLot | None = None
+        self._drained: trio.lowlevel.ParkingLot | None = None
+        self._marks: deque[tuple[int, Mark]] = deque()
+        self._scope: trio.CancelScope | None = None
+        self._idle: trio.lowlevel.Task | None = None
+        self.outbox = Outbox()
+        self.blocked = False
+        self.stopped = False
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def write_out(self) -> None:
+        """Offer what waits to the kernel; leave the rest to the flusher. Never raises."""
+        if self.blocked or not self.outbox.size:
+            return
+        wire = self._wire
+        if wire.immediate:
+            self._write_now(wire)
+            if not self.outbox.size:
+                return
+            self.blocked = True
+            self._scope = self._services.start(self._flush_socket, wire)
+        elif self._scope is None:
+            self._scope = self._services.start(self._flush_stream, wire)
+        elif self._idle is not None:
+            trio.lowlevel.reschedule(self._idle)
+            self._idle = None
+
+    def _write_now(self, wire: SocketWire) -> None:
+        outbox = self.outbox
+        try:
+            outbox.advance(wire.write_now(outbox.buffers()))
+        except (OSError, trio.ClosedResourceError) as exc:
+            self._fail(exc)
+        else:
+            if self._marks or self._room or self._drained:
+                self._progress()
+
+    async def _flush_socket(self, wire: SocketWire) -> None:
+        try:
+            while self.outbox.size:
+                await wire.wait_writable()
+                if self.stopped:
+                    return
+                self.outbox.settle_pong()
+                self._write_now(wire)
+        except trio.ClosedResourceError:
+            pass  # closed under us, by its owner
+        finally:
+            self.blocked = False
+            self._scope = None
+
+    async def _flush_stream(self, wire: StreamWire) -> None:
+        while not self.stopped:
+            if not self.outbox.size:
+                await self._linger()
+                continue
+            self.outbox.settle_pong()
+            data = self.outbox.take()
+            self.blocked = True
+            try:
+                await wire.write(data)
+            except Exception as exc:  # any stream's own; the connection is lost either way
+                if not self.stopped:
+                    self._fail(exc)
+                return
+            finally:
+                self.blocked = False
+            if not self.stopped:
+                self.outbox.advance(len(data))
+                self._progress()
+
+    async def _linger(self) -> None:
+        """Wait for the next frame: a task a message would cost more than the message."""
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._idle = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._idle = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def _fail(self, exc: Exception) -> None:
+        self.stop()
+        self._owner.write_failed(exc)
+
+    def stop(self) -> None:
+        """Write nothing more, drop what waits, wake everybody who waits here. Idempotent."""
+        self.stopped = True
+        self.outbox.abandon()
+        if self._scope is not None:
+            self._scope.cancel()
+        self.wake_senders()
+        if self._drained:
+            self._drained.unpark_all()
+
+    # -- waiting ---------------------------------------------------------------------------------
+
+    def _progress(self) -> None:
+        outbox = self.outbox
+        while self._marks and self._marks[0][0] <= outbox.written:
+            self._marks.popleft()[1].sent_at = trio.current_time()
+        if self._room and outbox.size < self._high_water:
+            self._room.unpark()
+        if self._drained and not outbox.size:
+            self._drained.unpark_all()
+
+    def mark(self, mark: Mark) -> None:
+        """Set ``mark.sent_at`` when all that is queued now has left."""
+        self._marks.append((self.outbox.queued, mark))
+
+    def full(self) -> bool:
+        """Whether senders must wait: above the high-water mark, and not sealed."""
+        return self.outbox.size >= self._high_water and not self.outbox.sealed
+
+    async def room(self) -> None:
+        """Wait until `full` is false. Cancelled: nothing has happened."""
+        self.write_out()  # what was left for the next scheduler pass must not wait for itself
+        if self._room is None:
+            self._room = trio.lowlevel.ParkingLot()
+        try:
+            while self.full():
+                await self._room.park()
+        finally:
+            # Whoever leaves passes the room on: a waker wakes one sender at a time.
+            if self._room and not self.full():
+                self._room.unpark()
+
+    def wake_senders(self) -> None:
+        """No sender may wait any longer: the outbox is sealed."""
+        if self._room:
+            self._room.unpark_all()
+
+    async def drained(self) -> None:
+        """Wait until everything queued has left, or nothing ever will."""
+        if self._drained is None:
+            self._drained = trio.lowlevel.ParkingLot()
+        while self.outbox.size:
+            await self._drained.park()
