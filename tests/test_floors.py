@@ -15,13 +15,25 @@ SRC = Path(__file__).parent.parent / "src" / "trio_ws"
 
 FLOORS = (
     # 0, words: standard library only
-    ("_errors", "_close", "_limits", "_headers", "_origin", "_response", "_request", "_policy"),
+    (
+        "_errors",
+        "_close",
+        "_limits",
+        "_headers",
+        "_origin",
+        "_response",
+        "_request",
+        "_proxies",
+        "_routes",
+        "_checks",
+        "_policy",
+    ),
     # 1, machines: h11 and wsproto; bytes in, values out; no trio
     ("_outbox", "_protocol", "_handshake"),
     # 2, I/O: the only place that awaits bytes
     ("_endings", "_services", "_wire", "_writer", "_connection", "_websocket"),
     # 3, roles
-    ("_options", "_listeners", "_opening", "_server"),
+    ("_options", "_outcome", "_listeners", "_opening", "_server"),
     # 4, extras
     ("__init__", "testing"),
 )

@@ -5,6 +5,7 @@ Lives here: the public names, flat, in reading order. Must never live here: code
 
 from __future__ import annotations
 
+from ._checks import Check
 from ._close import Close, CloseCode
 from ._errors import (
     ConnectionClosed,
@@ -15,12 +16,34 @@ from ._errors import (
     WebSocketError,
 )
 from ._limits import Limits
+from ._listeners import open_tcp_listeners, open_unix_listener
+from ._options import ServerOptions
+from ._origin import allow_origins, same_origin, unsafe_any_origin
+from ._policy import Policy
+from ._request import UpgradeRequest
+from ._response import Accept, Response
+from ._websocket import WebSocket
 
 __all__ = [
+    # doors
+    "open_tcp_listeners",
+    "open_unix_listener",
+    # what they give
+    "ServerOptions",
+    "WebSocket",
     # values
+    "UpgradeRequest",
+    "Response",
+    "Accept",
     "Close",
     "CloseCode",
     "Limits",
+    # who may connect
+    "Policy",
+    "same_origin",
+    "allow_origins",
+    "unsafe_any_origin",
+    "Check",
     # errors
     "WebSocketError",
     "HandshakeError",

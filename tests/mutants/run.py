@@ -90,7 +90,7 @@ def judge(mutant: Mutant) -> tuple[bool, str]:
         if before != 0:
             return False, f"not green without the fault: {line}"
         applied = subprocess.run(
-            ["patch", "--strip=1", "--no-backup-if-mismatch", f"--input={mutant.patch}"],
+            ["git", "apply", str(mutant.patch)],
             cwd=tree,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -101,7 +101,7 @@ def judge(mutant: Mutant) -> tuple[bool, str]:
         after, line = run_tests(tree, mutant.tests)
     if after in (1, None):
         return True, f"red: {line}"
-    # pytest ends with 2 if it was interrupted; an import error of the mutant is no proof either
+    # anything else is no verdict: a tree that cannot be imported breaks no promise
     return False, f"pytest ended with {after}: {line}"
 
 
