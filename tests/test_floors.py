@@ -25,15 +25,16 @@ FLOORS = (
         "_request",
         "_proxies",
         "_routes",
+        "_rules",
         "_checks",
         "_policy",
     ),
     # 1, machines: h11 and wsproto; bytes in, values out; no trio
     ("_outbox", "_protocol", "_handshake"),
     # 2, I/O: the only place that awaits bytes
-    ("_endings", "_services", "_wire", "_writer", "_connection", "_websocket"),
+    ("_endings", "_services", "_wire", "_writer", "_reader", "_connection", "_websocket"),
     # 3, roles
-    ("_options", "_outcome", "_listeners", "_opening", "_server"),
+    ("_options", "_outcome", "_listeners", "_opening", "_life", "_accepting", "_server"),
     # 4, extras
     ("__init__", "testing"),
 )
@@ -49,6 +50,7 @@ FOREIGN = (
 """Per floor, which packages outside the standard library may be imported."""
 
 MAX_LINES = 300
+"""Of code: docstrings, comments and blank lines are not what makes a file hard to hold in mind."""
 
 
 def module_of(path: Path) -> str:
@@ -107,6 +109,19 @@ def edges(path: Path) -> tuple[set[str], set[str]]:
     return ours, foreign
 
 
+def lines_of_code(source: str) -> int:
+    """Lines that hold code, the text of docstrings left out."""
+    tree = ast.parse(source)
+    words: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            words |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return sum(
+        bool(line.strip()) and not line.strip().startswith("#") and number not in words
+        for number, line in enumerate(source.splitlines(), start=1)
+    )
+
+
 FILES = sorted(SRC.rglob("*.py"))
 IDS = [path.relative_to(SRC).as_posix() for path in FILES]
 
@@ -129,7 +144,7 @@ def test_a_file_opens_with_its_law_and_stays_short(path: Path) -> None:
     assert law, "a file opens with a docstring that says what lives here"
     if path.name != "__init__.py":
         assert "never" in law, "the law also says what must never live here"
-    assert len(text.splitlines()) <= MAX_LINES
+    assert lines_of_code(text) <= MAX_LINES
 
 
 def test_every_place_on_a_floor_is_taken_once() -> None:
@@ -144,3 +159,7 @@ def test_the_reader_of_imports_sees_what_it_must() -> None:
     )
     found = [ast.unparse(node) for node in imports(ast.parse(wanted))]
     assert found == ["import h11", "from ._close import Close"]
+
+
+def test_words_are_not_counted_as_code() -> None:
+    assert lines_of_code('"""Law."""\n\n# why\nx = 1\ny = """\na"""\n') == 3

@@ -5,7 +5,6 @@ Lives here: the public names, flat, in reading order. Must never live here: code
 
 from __future__ import annotations
 
-from ._checks import Check
 from ._close import Close, CloseCode
 from ._errors import (
     ConnectionClosed,
@@ -22,13 +21,20 @@ from ._origin import allow_origins, same_origin, unsafe_any_origin
 from ._policy import Policy
 from ._request import UpgradeRequest
 from ._response import Accept, Response
+from ._routes import Routes
+from ._rules import Check
+from ._server import Server, serve, serve_listeners, serve_stream
 from ._websocket import WebSocket
 
 __all__ = [
     # doors
+    "serve",
+    "serve_listeners",
+    "serve_stream",
     "open_tcp_listeners",
     "open_unix_listener",
     # what they give
+    "Server",
     "ServerOptions",
     "WebSocket",
     # values
@@ -44,6 +50,7 @@ __all__ = [
     "allow_origins",
     "unsafe_any_origin",
     "Check",
+    "Routes",
     # errors
     "WebSocketError",
     "HandshakeError",

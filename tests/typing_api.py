@@ -1,0 +1,130 @@
+"""The public API as its users type it. Nothing here runs: mypy --strict and pyright check it.
+
+Lives here: one use of each public name, with the types a user would write. A line that must be
+refused carries the error that it must give; mypy reports an ignore that is not needed.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import assert_type
+
+import trio
+import trio.abc
+
+from trio_ws import (
+    Accept,
+    Check,
+    Close,
+    CloseCode,
+    ConnectionClosed,
+    ConnectionLost,
+    HandshakeError,
+    InvalidURL,
+    Limits,
+    Policy,
+    Rejected,
+    Response,
+    Routes,
+    Server,
+    ServerOptions,
+    UpgradeRequest,
+    WebSocket,
+    WebSocketError,
+    allow_origins,
+    open_tcp_listeners,
+    open_unix_listener,
+    same_origin,
+    serve,
+    serve_listeners,
+    serve_stream,
+    unsafe_any_origin,
+)
+
+
+async def handler(ws: WebSocket) -> None:
+    async for message in ws:
+        assert_type(message, str | bytes)
+        await ws.send(message)
+    await ws.send("text")
+    await ws.send(b"bytes")
+    await ws.send(bytearray(b"bytes"))
+    await ws.send(memoryview(b"bytes"))
+    await ws.send(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(await ws.receive(), str | bytes)
+    assert_type(await ws.ping(), float)
+    assert_type(await ws.wait_closed(), Close)
+    await ws.close(1000, "bye")
+    await ws.close(CloseCode.GOING_AWAY)
+    await ws.aclose()
+    assert_type(ws.closed, Close | None)
+    assert_type(ws.request, UpgradeRequest)
+    assert_type(ws.subprotocol, str | None)
+    channel: trio.abc.Channel[str | bytes] = ws
+    await trio.aclose_forcefully(channel)
+
+
+async def authorize(request: UpgradeRequest) -> Response | Accept | None:
+    if request.header(b"authorization") is None:
+        return Response(401, headers=[("WWW-Authenticate", "Bearer")], body=b"a token, please")
+    if request.path == "/anonymous":
+        return None
+    return Accept(context={"user": "ada"})
+
+
+async def page(request: UpgradeRequest) -> Response:
+    assert_type(request.target, str)
+    assert_type(request.path, str)
+    assert_type(request.query, str)
+    assert_type(request.header(b"host"), bytes | None)
+    assert_type(request.host, str)
+    return Response(200, headers=[(b"Content-Type", b"text/plain")], body=b"hello")
+
+
+def no_bots(request: UpgradeRequest) -> Response | None:
+    return Response(403) if request.header(b"user-agent") == b"bot" else None
+
+
+def policies() -> None:
+    check: Check = no_bots
+    policy = Policy(
+        origins=allow_origins("https://*.example.com"),
+        hosts=["example.com"],
+        checks=[check],
+        subprotocols=["chat"],
+        trusted_proxies=["10.0.0.0/8", "unix"],
+    )
+    Policy(origins=same_origin)
+    Policy(origins=unsafe_any_origin)
+    Policy(origin=same_origin)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    options = ServerOptions(policy=policy, limits=Limits(max_message=1024), authorize=authorize)
+    assert_type(options.policy, Policy)
+
+
+async def server(context: ssl.SSLContext, stream: trio.abc.Stream) -> None:
+    routes = Routes({"/chat/{room}": handler})
+    await serve(handler, 8000)
+    await serve(routes, 0, host="127.0.0.1", ssl_context=context, limits=Limits(), http=page)
+    await serve(handler, 0, limit=Limits())  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    async with trio.open_nursery() as nursery:
+        started = await nursery.start(serve, handler, 0)
+        running: Server = started
+        assert_type(running.port, int)
+    tcp = await open_tcp_listeners(0, host="127.0.0.1")
+    await serve_listeners(handler, tcp)
+    unix = await open_unix_listener("/run/app.sock", mode=0o600)
+    await serve_listeners(handler, [unix], cancel_code=1012, cancel_reason="restart")
+    await serve_stream(handler, stream, authorize=authorize, raise_handler_errors=True)
+
+
+async def errors(ws: WebSocket) -> None:
+    try:
+        await ws.receive()
+    except ConnectionLost as exc:
+        assert_type(exc.close, Close)
+    except ConnectionClosed as exc:
+        assert_type(exc.close.code, int)
+    except Rejected as exc:
+        assert_type(exc.response, Response)
+    except (HandshakeError, InvalidURL, WebSocketError):
+        raise
