@@ -46,18 +46,20 @@ def may_be_on_the_wire(code: int) -> bool:
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
-def check_outgoing_close(code: int, reason: str) -> None:
+def check_outgoing_close(code: object, reason: object) -> None:
     """Refuse with ValueError what must not be put into a Close frame by the application."""
     if not isinstance(code, int) or not may_be_on_the_wire(code):
         raise ValueError(f"close code {code!r} cannot be sent (RFC 6455 section 7.4)")
     if not isinstance(reason, str):
-        raise ValueError(f"close reason must be a str, not {type(reason).__name__}")
+        raise ValueError(  # noqa: TRY004  one kind of refusal for all that cannot be sent
+            f"close reason must be a str, not {type(reason).__name__}"
+        )
     try:
         size = len(reason.encode())
     except UnicodeEncodeError as exc:
         raise ValueError("close reason holds a lone surrogate, which UTF-8 cannot carry") from exc
     if size > MAX_REASON_BYTES:
-        raise ValueError(f"close reason takes {size} bytes of UTF-8, at most {MAX_REASON_BYTES} fit")
+        raise ValueError(f"close reason takes {size} bytes of UTF-8; {MAX_REASON_BYTES} fit")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

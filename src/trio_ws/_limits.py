@@ -25,7 +25,7 @@ class Limits:
     """
 
     max_header_bytes: int = 16 * 1024
-    """The request head. Browsers' cookies fit (servers commonly allow 8 to 16 KiB); over it: 431."""
+    """The request head. Cookies fit (servers commonly allow 8 to 16 KiB). Over it: 431."""
 
     max_headers: int = 128
     """Header lines in a request head; twice what proxies and browsers add. Over it: 431."""
@@ -41,8 +41,8 @@ class Limits:
     1009. Large enough for chat, telemetry and JSON; what is larger should be chosen knowingly."""
 
     max_fragments: int | None = 4096
-    """Frames of one message: 256-byte fragments still reach 1 MiB; a flood of empty ones ends with
-    1009."""
+    """Frames of one message: 256-byte fragments still reach 1 MiB; a flood of empty ones ends
+    with 1009."""
 
     read_ahead: int = 64 * 1024
     """Bytes read for a handler that is not receiving: one socket read, so that a pong or a Close
@@ -70,8 +70,8 @@ class Limits:
     """The closing handshake with the teardown behind it; also draining after a refused request."""
 
     cancel_grace: float = 1.0
-    """How long cancellation may be delayed to tell the peer (Close 1001) and hear its reply; 0 tells
-    it without waiting."""
+    """How long cancellation may be delayed to tell the peer (Close 1001) and hear its reply; 0
+    tells it without waiting."""
 
     max_connections: int | None = None
     """Streams held at once, silent ones and handshakes included; above it: 503."""

@@ -77,9 +77,9 @@ class Guard(Extension):
 
     def frame_inbound_header(
         self,
-        proto: FrameDecoder | FrameProtocol,
+        proto: FrameDecoder | FrameProtocol,  # noqa: ARG002  wsproto's signature
         opcode: Opcode,
-        rsv: RsvBits,
+        rsv: RsvBits,  # noqa: ARG002
         payload_length: int,
     ) -> CloseReason | RsvBits:
         self._close_frame = opcode is Opcode.CLOSE
@@ -99,7 +99,9 @@ class Guard(Extension):
         return _NO_RSV
 
     def frame_inbound_payload_data(
-        self, proto: FrameDecoder | FrameProtocol, data: bytes
+        self,
+        proto: FrameDecoder | FrameProtocol,  # noqa: ARG002
+        data: bytes,
     ) -> bytes | CloseReason:
         # 1014 is registered since RFC 6455 was written and a peer may send it; wsproto refuses it.
         if self._close_frame and data[:2] == _BAD_GATEWAY:

@@ -12,11 +12,13 @@ what the body of `open_services` raises comes out as the very object it was.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Protocol, TypeVarTuple
+from typing import TYPE_CHECKING, Protocol, TypeVarTuple
 
 import trio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 __all__ = ["Services", "open_services"]
 
@@ -49,9 +51,7 @@ class Services:
         self._writer: trio.lowlevel.Task | None = None
         self.calls = 0
 
-    def start(
-        self, function: Callable[[*Ts], Awaitable[None]], *args: *Ts
-    ) -> trio.CancelScope:
+    def start(self, function: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> trio.CancelScope:
         """Run ``await function(*args)`` as a service task.
 
         Returns:
@@ -86,7 +86,9 @@ class Services:
             trio.lowlevel.reschedule(self._writer)
             self._writer = None
 
-    async def _write_dirty(self) -> None:
+    async def write_dirty(self) -> None:
+        """The task behind `write_soon`."""
+
         def abort(_: object) -> trio.lowlevel.Abort:
             self._writer = None
             return trio.lowlevel.Abort.SUCCEEDED
@@ -125,7 +127,7 @@ async def open_services() -> AsyncIterator[Services]:
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
         services = Services(nursery)
-        services.start(services._write_dirty)
+        services.start(services.write_dirty)
         try:
             yield services
         except BaseException as exc:  # noqa: BLE001  raised again below, out of the nursery

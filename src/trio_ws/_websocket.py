@@ -94,7 +94,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     @property
     def latency(self) -> float | None:
         """The last measured round trip of a ping, in seconds."""
-        return self._connection.latency
+        return self._connection.pings.latency
 
     @property
     def id(self) -> int:
@@ -136,7 +136,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         if writer.outbox.sealed or writer.full():
             await self._clear_to_send()
         writer.outbox.append(connection.protocol.encode(value))
-        if connection.protocol.messages and writer.outbox.size < COALESCE:
+        if connection.reader.messages and writer.outbox.size < COALESCE:
             # More replies are likely: the last one, or the next scheduler pass, writes them all.
             connection.services.write_soon(writer)
             return
@@ -152,7 +152,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             if not writer.full():
                 return
             await writer.room()
-        await connection.until(lambda: False)
+        await connection.reader.until(lambda: False)
         raise self._ended(sending=True) from connection.cause
 
     @trio.lowlevel.enable_ki_protection
@@ -168,27 +168,20 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving on this connection")
         connection = self._connection
-        messages = connection.protocol.messages
+        reader = connection.reader
         self._receiving = True
         try:
-            if messages:
+            if reader.messages:
                 await connection.services.breathe()
-            while not messages:
+            while not reader.messages:
                 if connection.closed is not None:
                     raise self._ended(sending=False) from connection.cause
-                if connection.eof:
-                    connection.lose()
-                elif connection.driving:
-                    if connection.reader is None:
-                        connection.reader = trio.lowlevel.ParkingLot()
-                    await connection.reader.park()
-                else:
-                    await connection.drive()
+                await reader.for_message()
             return connection.protocol.pop()
         finally:
             self._receiving = False
-            if connection.waiters:
-                connection.hand_over()
+            if reader.waiters:
+                reader.hand_over()
 
     @trio.lowlevel.enable_ki_protection
     async def ping(self) -> float:
@@ -208,11 +201,11 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         connection = self._connection
         await connection.services.breathe()
         await self._clear_to_send()
-        payload, ping = connection.queue_ping()
+        ping = connection.queue_ping()
         try:
-            await connection.until(lambda: ping.round_trip is not None)
+            await connection.reader.until(lambda: ping.round_trip is not None)
         finally:
-            connection.pings.pop(payload, None)
+            connection.pings.forget(ping)
         if ping.round_trip is None:
             raise self._ended(sending=True) from connection.cause
         return ping.round_trip
@@ -249,7 +242,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             raise
 
     async def aclose(self) -> None:
-        """Close with code 1000; see `close`. `trio.aclose_forcefully` ends the connection at once."""
+        """Close with code 1000; see `close`. `trio.aclose_forcefully` ends it at once."""
         await self.close()
 
     @trio.lowlevel.enable_ki_protection
@@ -260,7 +253,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         from `receive`. Cancelled: forgotten, the connection intact.
         """
         await trio.lowlevel.checkpoint()
-        await self._connection.until(lambda: False)
+        await self._connection.reader.until(lambda: False)
         closed = self._connection.closed
         assert closed is not None
         return closed

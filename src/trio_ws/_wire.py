@@ -1,6 +1,6 @@
 """The two kinds of transport under a connection: a plain socket's descriptor, and any trio stream.
 
-Lives here: reading, writing, half-closing, closing. Must never live here: frames, states, decisions.
+Lives here: reading, writing, half-closing, closing. Must never live here: frames, decisions.
 Faults come out as OSError or as trio's resource errors; the connection translates them, once.
 
 `SocketWire` is used where the stream is exactly a `trio.SocketStream` on Unix: it reads and writes
@@ -88,7 +88,7 @@ class SocketWire:
         self.close_now()
 
     def close_now(self) -> None:
-        """Close the socket; whoever waits on it wakes with `trio.ClosedResourceError`. Idempotent."""
+        """Close the socket; who waits on it wakes with `trio.ClosedResourceError`. Idempotent."""
         self._stream.socket.close()
 
 

@@ -3,11 +3,11 @@
 Lives here: offering bytes to the kernel, the flusher, the senders that wait. Must never live here:
 frames' contents, the close state machine, reading.
 
-The theory. Frames enter the outbox whole, in a synchronous step that cannot be cancelled; from then
-on they are not the sender's any more. `write_out` offers them to the kernel at once. What the kernel
-does not take is the flusher's, a service task: while it is at work it is the only writer, so bytes
-never interleave, and no user's cancel scope surrounds it. It looks at `stopped` after every await,
-because the connection may have ended meanwhile.
+The theory. Frames enter the outbox whole, in a synchronous step that cannot be cancelled; from
+then on they are not the sender's any more. `write_out` offers them to the kernel at once. What the
+kernel does not take is the flusher's, a service task: while it is at work it is the only writer, so
+bytes never interleave, and no user's cancel scope surrounds it. It looks at `stopped` after every
+await, because the connection may have ended meanwhile.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Writer:
             self.blocked = True
             try:
                 await wire.write(data)
-            except Exception as exc:  # any stream's own; the connection is lost either way
+            except Exception as exc:  # noqa: BLE001  a stream's own kind; the peer is lost
                 if not self.stopped:
                     self._fail(exc)
                 return

@@ -1,0 +1,175 @@
+"""The inbound half of a connection: who reads the socket, and who waits for what it brings.
+
+Lives here: driving, parking, handing over, reading ahead within its bound. Must never live here:
+what a Close or an error means (`_connection`), how bytes are got (`_wire`).
+
+The theory. Reading is *pull*: whoever waits for something from the peer (a message, a pong, the
+Close) drives the socket itself if nobody else does; the others park. Everyone who leaves, however
+it leaves, hands over: a parked task is woken and drives on. There is no reader task, so a handler
+that does not receive exerts TCP backpressure, and a received message costs no task switch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+from wsproto.events import Ping, Pong
+
+from ._protocol import PeerClose
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._close import Close
+    from ._protocol import Failure
+    from ._protocol import Protocol as FrameMachine
+    from ._services import Services
+    from ._wire import Wire
+
+
+class Owner(Protocol):
+    """Who decides what the bytes mean for the connection."""
+
+    closed: Close | None
+
+    def answer_ping(self, payload: bytes) -> None: ...
+    def pong_arrived(self, payload: bytes) -> None: ...
+    def peer_closed(self, event: PeerClose) -> None: ...
+    def peer_failed(self, event: Failure) -> None: ...
+    def reached_eof(self) -> None: ...
+    def read_failed(self, exc: Exception) -> None: ...
+    def lose(self) -> None: ...
+    def digested(self) -> None: ...
+
+
+class Reader:
+    """Reads one connection's bytes for whoever waits for them.
+
+    Attributes:
+        messages: complete messages that nobody has received, oldest first.
+        driving: a task is reading the socket.
+        eof: the peer's bytes have ended without a Close.
+        receiver: where a task in `receive` parks while another one drives.
+        waiters: where everybody else parks.
+    """
+
+    __slots__ = (
+        "_owner",
+        "_read_ahead",
+        "_services",
+        "_wire",
+        "driving",
+        "eof",
+        "messages",
+        "protocol",
+        "receiver",
+        "waiters",
+    )
+
+    def __init__(
+        self,
+        wire: Wire,
+        protocol: FrameMachine,
+        services: Services,
+        read_ahead: int,
+        owner: Owner,
+    ) -> None:
+        self._wire = wire
+        self._services = services
+        self._read_ahead = read_ahead
+        self._owner = owner
+        self.protocol = protocol
+        self.messages = protocol.messages
+        self.driving = False
+        self.eof = False
+        self.receiver: trio.lowlevel.ParkingLot | None = None
+        self.waiters: trio.lowlevel.ParkingLot | None = None
+
+    async def until(self, done: Callable[[], bool]) -> None:
+        """Wait for something from the peer; return when it is there or the connection has ended.
+        Cancelled: nothing is lost, and somebody else drives on."""
+        owner = self._owner
+        if self.waiters is None:
+            self.waiters = trio.lowlevel.ParkingLot()
+        try:
+            while not done() and owner.closed is None:
+                if self.eof:
+                    owner.lose()
+                elif self.driving or self._paused():
+                    await self.waiters.park()
+                else:
+                    await self.drive()
+        finally:
+            self.hand_over()
+
+    async def for_message(self) -> None:
+        """One wait of the task in `receive`; the caller looks again. Cancelled: as `until`."""
+        if self.eof:
+            self._owner.lose()
+        elif self.driving:
+            if self.receiver is None:
+                self.receiver = trio.lowlevel.ParkingLot()
+            await self.receiver.park()
+        else:
+            await self.drive()
+
+    def _paused(self) -> bool:
+        """Whether reading must wait for `receive`: what was read ahead fills its bound."""
+        return bool(self.messages) and self.protocol.waiting >= self._read_ahead
+
+    def hand_over(self) -> None:
+        """Whoever stops waiting calls this: if nobody drives, a parked task must."""
+        if self.driving or self._owner.closed is not None:
+            return
+        if self.receiver:
+            self.receiver.unpark()
+        elif self.waiters:
+            self.waiters.unpark()
+
+    def wake_all(self) -> None:
+        for lot in (self.receiver, self.waiters):
+            if lot:
+                lot.unpark_all()
+
+    async def drive(self) -> None:
+        """One turn at the socket, for whoever waits. Cancelled: nothing was read."""
+        protocol = self.protocol
+        self.driving = True
+        try:
+            if protocol.unparsed:  # the bound on events stopped us; let others run first
+                await trio.lowlevel.checkpoint()
+            else:
+                data = await self._wire.read()
+                self._services.calls = 0
+                if data:
+                    protocol.feed(data)
+                else:
+                    self.eof = True
+                    self._owner.reached_eof()
+        except Exception as exc:  # noqa: BLE001  a stream's own kind; the peer is lost
+            self._owner.read_failed(exc)
+        finally:
+            self.driving = False
+        if protocol.unparsed:
+            self.digest()
+
+    def digest(self) -> None:
+        """Have the owner act upon what the last bytes mean."""
+        owner = self._owner
+        if owner.closed is not None:
+            return
+        control = self.protocol.parse()
+        if control:
+            for event in control:
+                if isinstance(event, Ping):
+                    owner.answer_ping(bytes(event.payload))
+                elif isinstance(event, Pong):
+                    owner.pong_arrived(bytes(event.payload))
+                elif isinstance(event, PeerClose):
+                    owner.peer_closed(event)
+                else:
+                    owner.peer_failed(event)
+            owner.digested()
+        if self.receiver and self.messages:
+            self.receiver.unpark()
