@@ -1,0 +1,194 @@
+"""The life of one connection of a server, and what the connections of one server share.
+
+Lives here: opening, handling, ending, in this order; the one grace they all have when the server is
+cancelled; the exception that ends them all. Must never live here: accepting, or how any of the
+three steps is done.
+
+The nurseries are two: the services' outside, which sees ends out, and the connections' inside,
+which is cancelled. A connection's task raises nothing but Cancelled. What must end the server
+(KeyboardInterrupt, a broken listener, a handler's error if asked for) is kept in `failure` while
+the nursery is cancelled like by anyone else, so that peers are told, and is raised when all is
+over: the very object, in no group of ours.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, TypeVarTuple
+
+import trio
+
+from ._connection import Connection
+from ._opening import opening_handshake
+from ._outcome import Outcome, holds_error, how_it_ended
+from ._reports import Hints, report_end, request_line
+from ._websocket import WebSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ._opening import Capacity, Opened
+    from ._options import Handler, ServerOptions
+    from ._services import Services
+
+__all__ = ["Lives"]
+
+Ts = TypeVarTuple("Ts")
+
+log = logging.getLogger("trio_ws.connection")
+
+
+class Lives:
+    """The connections of one server.
+
+    Attributes:
+        open: those past their handshake whose socket or handler still lives.
+        failure: what ends the server, if it is not cancellation.
+    """
+
+    def __init__(self, handler: Handler, options: ServerOptions, services: Services) -> None:
+        self.handler = handler
+        self.options = options
+        self.services = services
+        self.open: dict[WebSocket, Connection] = {}
+        self.failure: BaseException | None = None
+        self._hints = Hints()
+        self._scope: trio.CancelScope | None = None
+        self._end_of_grace: float | None = None
+        self._fewer = trio.lowlevel.ParkingLot()
+
+    # -- the life of one connection --------------------------------------------------------------
+
+    async def live(self, stream: trio.abc.Stream, capacity: Capacity | None = None) -> None:
+        """The life of one connection. Raises no Exception; the stream is gone after it."""
+        try:
+            opened = await opening_handshake(
+                stream, self.handler, self.options, capacity=capacity, hints=self._hints
+            )
+            if opened is not None:
+                await self._converse(opened)
+        except Exception:
+            log.exception("a connection failed; this is a bug in its stream or in trio_ws")
+            await trio.aclose_forcefully(stream)
+
+    async def _converse(self, opened: Opened) -> None:
+        """From the 101 until the socket is gone."""
+        started = trio.current_time()
+        connection = Connection(
+            opened.stream,
+            client=False,
+            limits=self.options.limits,
+            services=self.services,
+            trailing_data=opened.trailing_data,
+        )
+        ws = WebSocket(
+            connection,
+            request=opened.request,
+            subprotocol=opened.accept.subprotocol,
+            context=opened.accept.context,
+        )
+        self.open[ws] = connection
+        try:
+            await self._handle(ws, connection)
+            await connection.wait_gone()
+        finally:
+            await self._end(connection)
+            del self.open[ws]
+            self._fewer.unpark_all()
+            report_end(opened.request, connection.closed, trio.current_time() - started)
+
+    async def _handle(self, ws: WebSocket, connection: Connection) -> None:
+        """Run the handler and begin the end its outcome calls for."""
+        raised: BaseException | None = None
+        try:
+            await self.handler(ws)
+        except BaseException as exc:  # noqa: BLE001  ranked below; nothing is lost
+            raised = exc
+        outcome = how_it_ended(raised, ws.closed)
+        # Cancellation outranks what the handler made of it: swallowed, or turned into an error.
+        cancelled = outcome is Outcome.CANCELLED or trio.current_effective_deadline() == -math.inf
+        if outcome is Outcome.EXIT:
+            assert raised is not None
+            self.fail(raised)
+        elif outcome is Outcome.ERROR and self.options.raise_handler_errors and not cancelled:
+            assert raised is not None
+            connection.start_close(1011)
+            self.fail(raised)
+        elif holds_error(raised, ws.closed):
+            where = request_line(ws.request)
+            log.error("the handler of %s (%s) failed", ws.id, where, exc_info=raised)
+            if not cancelled:
+                connection.start_close(1011)
+        elif not cancelled:
+            connection.start_close(1000)
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    async def _end(self, connection: Connection) -> None:
+        """See the connection gone, politely until the shared grace is over, then at once."""
+        if trio.current_effective_deadline() == -math.inf:
+            with trio.CancelScope(shield=True, deadline=self.end_of_grace()):
+                connection.start_close(self.options.cancel_code, self.options.cancel_reason)
+                await connection.wait_gone()
+        connection.kill()
+        with trio.CancelScope(shield=True):
+            await connection.wait_gone()
+
+    # -- the end of all --------------------------------------------------------------------------
+
+    async def run(self, function: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
+        """Run ``await function(*args)`` with the sentinel beside it, and end with it.
+
+        Raises:
+            Cancelled, bare, or `failure`.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                self._scope = nursery.cancel_scope
+                nursery.start_soon(self._watch_grace)
+                await self.guard(function, *args)
+                nursery.cancel_scope.cancel()
+        except (trio.Cancelled, BaseExceptionGroup):
+            # Every task is guarded: these are all Cancelled, one for each. One is enough.
+            if self.failure is None:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                raise
+        if self.failure is not None:
+            raise self.failure
+
+    async def guard(self, function: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
+        """Run ``await function(*args)``; what it raises ends the server."""
+        try:
+            await function(*args)
+        except BaseException as exc:
+            if how_it_ended(exc) is Outcome.CANCELLED and not holds_error(exc):
+                raise
+            self.fail(exc)
+
+    def fail(self, failure: BaseException) -> None:
+        """End the server with `failure`, the first one; peers are told as if it were cancelled."""
+        if self.failure is None:
+            self.failure = failure
+        else:
+            log.error("another failure while the server ends", exc_info=failure)
+        assert self._scope is not None
+        self._scope.cancel()
+
+    def end_of_grace(self) -> float:
+        """When the one grace of all connections is over; fixed by whoever asks first."""
+        if self._end_of_grace is None:
+            self._end_of_grace = trio.current_time() + self.options.limits.cancel_grace
+        return self._end_of_grace
+
+    async def _watch_grace(self) -> None:
+        """The sentinel: when cancelled, allow the grace, then close what is left. Handlers that
+        shield themselves do not see the cancellation; their peers do."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True, deadline=self.end_of_grace()):
+                while self.open:
+                    await self._fewer.park()
+            for connection in self.open.values():
+                connection.start_close(self.options.cancel_code, self.options.cancel_reason)
+                connection.kill()
