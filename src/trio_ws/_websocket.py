@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ._connection import Connection
     from ._errors import ConnectionClosed
     from ._request import UpgradeRequest
+    from ._response import Response
 
 COALESCE = 16 * 1024
 """Replies to messages that arrived together are written together, up to this many bytes."""
@@ -46,18 +47,29 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     * from all of them, after this side's own `close` or `aclose`: `trio.ClosedResourceError`.
     """
 
-    __slots__ = ("_connection", "_context", "_id", "_own", "_receiving", "_request", "_subprotocol")
+    __slots__ = (
+        "_connection",
+        "_context",
+        "_id",
+        "_own",
+        "_receiving",
+        "_request",
+        "_response",
+        "_subprotocol",
+    )
 
     def __init__(
         self,
         connection: Connection,
         *,
         request: UpgradeRequest,
+        response: Response | None = None,
         subprotocol: str | None = None,
         context: object = None,
     ) -> None:
         self._connection = connection
         self._request = request
+        self._response = response
         self._subprotocol = subprotocol
         self._context = context
         self._id = next(_ids)
@@ -74,6 +86,11 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     def request(self) -> UpgradeRequest:
         """The request of the opening handshake."""
         return self._request
+
+    @property
+    def response(self) -> Response | None:
+        """The server's answer to the opening handshake, on the client's side; None on a server."""
+        return self._response
 
     @property
     def subprotocol(self) -> str | None:
