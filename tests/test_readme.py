@@ -54,11 +54,11 @@ async def test_the_echo_of_the_readme_echoes(nursery: trio.Nursery, tmp_path: Pa
         nursery.start_soon(main)  # type: ignore[arg-type]
         async with RawPeer(await open_stream(port)) as peer:
             await peer.request()
-            await peer.send_text("hello")
+            await peer.send_message("hello")
             assert await peer.receive_message() == "hello"
             nursery.cancel_scope.cancel()
             with trio.CancelScope(shield=True):
-                assert (await peer.receive_close()).code == 1001
+                await peer.expect_close(1001)
 
 
 @pytest.mark.parametrize("link", LINKS)
