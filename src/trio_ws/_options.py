@@ -7,25 +7,22 @@ from a class; a test holds the two together.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias, TypedDict
+from typing import TypeAlias, TypedDict
 
 from ._close import check_outgoing_close
 from ._limits import Limits
 from ._policy import Policy
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from ._request import UpgradeRequest
-    from ._response import Accept, Response
-    from ._websocket import WebSocket
+from ._request import UpgradeRequest
+from ._response import Accept, Response
+from ._websocket import WebSocket
 
 __all__ = ["ServerKeywords", "ServerOptions"]
 
-Handler: TypeAlias = "Callable[[WebSocket], Awaitable[object]]"
-Http: TypeAlias = "Callable[[UpgradeRequest], Awaitable[Response]]"
-Authorize: TypeAlias = "Callable[[UpgradeRequest], Awaitable[Response | Accept | None]]"
+Handler: TypeAlias = Callable[[WebSocket], Awaitable[object]]
+Http: TypeAlias = Callable[[UpgradeRequest], Awaitable[Response]]
+Authorize: TypeAlias = Callable[[UpgradeRequest], Awaitable[Response | Accept | None]]
 
 
 class ServerKeywords(TypedDict, total=False):
