@@ -32,7 +32,7 @@ FLOORS = (
     # 1, machines: h11 and wsproto; bytes in, values out; no trio
     ("_outbox", "_pings", "_protocol", "_handshake"),
     # 2, I/O: the only place that awaits bytes
-    ("_endings", "_services", "_wire", "_writer", "_reader", "_pings", "_connection", "_websocket"),
+    ("_endings", "_services", "_wire", "_writer", "_reader", "_connection", "_websocket"),
     # 3, roles
     (
         "_options",

@@ -59,10 +59,15 @@ class ChatServer:
         self.port = int(match[1])
 
     def stop(self) -> int:
-        """What a service manager does; the exit status."""
+        """What a service manager does; the exit status, or -9 if it had to be killed."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(10)
+        with self.process:  # closes the pipe
+            try:
+                return self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                return self.process.wait()
 
     @property
     def url(self) -> str:
@@ -74,12 +79,7 @@ def server() -> Iterator[ChatServer]:
     chat = ChatServer()
     chat.start()
     yield chat
-    assert chat.process is not None
-    if chat.process.poll() is None:
-        chat.process.kill()
-    chat.process.wait()
-    if chat.process.stdout is not None:
-        chat.process.stdout.close()
+    assert chat.stop() == 0
 
 
 @pytest.fixture(scope="module")
