@@ -15,6 +15,9 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = ["3.11", "3.12", "3.13"]
 BROWSERS = ["chromium", "chromium-browser", "google-chrome"]
 
+# Each page and the script that prints it.
+GENERATED = {"docs/handshake.md": "docs/generate_handshake_table.py"}
+
 # The lower bounds of pyproject.toml, as exact versions: what they promise is what is tested.
 OLDEST = [dependency.replace(">=", "==") for dependency in PROJECT["project"]["dependencies"]]
 
@@ -70,10 +73,17 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Generated pages are what the code generates now."""
+    """Generated pages are what the code generates now. `nox -s docs -- --write` renews them."""
     session.install(".")
-    for generator in sorted(Path("docs").glob("generate*.py")):
-        session.run("python", str(generator), "--check")
+    stale = []
+    for page, generator in GENERATED.items():
+        text = session.run("python", generator, silent=True)
+        if "--write" in session.posargs:
+            Path(page).write_text(str(text))
+        elif Path(page).read_text() != text:
+            stale.append(page)
+    if stale:
+        session.error(f"stale: {', '.join(stale)}")
 
 
 @nox.session
