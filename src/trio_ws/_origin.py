@@ -16,6 +16,8 @@ __all__ = ["OriginRule", "allow_origins", "same_origin", "unsafe_any_origin"]
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
+_JOINERS = {0x200C: None, 0x200D: None}
+
 _authority = re.compile(
     r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]{2,45})\]|(?P<name>[0-9A-Za-z._-]{1,255}))"
     r"(?P<colon>:(?P<port>[1-9][0-9]{0,4})?)?"
@@ -86,9 +88,11 @@ def _is_label(label: str) -> bool:
     if not label.startswith("xn--"):
         return True
     try:
-        return not label[4:].encode("ascii").decode("punycode").isascii()
+        name = label[4:].encode("ascii").decode("punycode")
     except (UnicodeError, ValueError, OverflowError):
         return False
+    # Letters beyond ASCII and no control characters; the two joiners are spelling in some scripts.
+    return not name.isascii() and name.translate(_JOINERS).isprintable()
 
 
 def origin_untrusted(value: bytes) -> Origin | None:

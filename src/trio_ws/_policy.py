@@ -90,7 +90,7 @@ class Policy:
     trusted_proxies: Sequence[str | IPNetwork] = ()
     """Networks (``10.0.0.0/8``, one address, or `ipaddress` values) and the word ``unix`` (peers on
     Unix sockets) whose `X-Forwarded-Proto`, `-Host` and `-For` are believed. None by default, as
-    any client can send them."""
+    any client can send them; name only proxies that set or remove all three."""
 
     _hosts: tuple[HostPattern, ...] | None = field(init=False, repr=False, compare=False)
     _proxies: TrustedProxies = field(init=False, repr=False, compare=False)

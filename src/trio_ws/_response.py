@@ -144,6 +144,8 @@ def refuse(
 
 def reason_phrase(status: int) -> str:
     """The registered reason phrase of `status`, or "Unknown"."""
+    if status == 414:
+        return "URI Too Long"  # RFC 9110; Python before 3.13 has an older name
     try:
         return HTTPStatus(status).phrase
     except ValueError:
