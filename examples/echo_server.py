@@ -70,11 +70,11 @@ def tls_of(args: argparse.Namespace) -> ssl.SSLContext | None:
     return context
 
 
-async def open_listeners(args: argparse.Namespace) -> list[trio.SocketListener]:
+async def open_listeners(args: argparse.Namespace) -> list[trio.abc.Listener[trio.SocketStream]]:
     """Bind and listen: on a path, or on every address of a host."""
     if args.unix is not None:
         return [await open_unix_listener(args.unix)]
-    return await open_tcp_listeners(args.port, host=args.host)
+    return [*await open_tcp_listeners(args.port, host=args.host)]
 
 
 async def main(args: argparse.Namespace) -> None:

@@ -86,15 +86,19 @@ async def authorize(users: dict[bytes, User], request: UpgradeRequest) -> Respon
 
 async def greet(ws: WebSocket) -> None:
     """Greet the user, then echo: `ws.context` is what `authorize` has accepted."""
-    user: User = ws.context
+    user = ws.context
+    assert isinstance(user, User)
     await ws.send(f"hello {user.name}, this is {ws.request.params['place']}")
     async for message in ws:
         await ws.send(message)
 
 
 async def admin(ws: WebSocket) -> None:
-    """Serve admins only; nothing here needs to check that again."""
-    await ws.send(f"at your service, {ws.context.name}")
+    """Serve admins only: nobody else gets here."""
+    user = ws.context
+    assert isinstance(user, User)
+    assert user.admin  # `authorize` has seen to it
+    await ws.send(f"at your service, {user.name}")
     async for message in ws:
         await ws.send(message)
 

@@ -21,7 +21,7 @@ from trio_ws import Limits, Policy, Response, Routes, Server, UpgradeRequest, We
 
 MAX_TEXT = 2000  # characters of one message
 JOIN_WITHIN = 30.0  # seconds: a connection that never joins is a seat that nobody sits on
-LIMITS = Limits(max_message=16 * 1024)  # MAX_TEXT fits, even if every character is a \uXXXX
+LIMITS = Limits(max_message=32 * 1024)  # bytes: MAX_TEXT fits, however its JSON is escaped
 
 lobby = Lobby()
 
@@ -54,25 +54,29 @@ def say_untrusted(event: Event) -> str:
     return text
 
 
+def member_untrusted(event: Event) -> Member:
+    """Return the member that a "join" event describes, or raise `Refused`."""
+    client = event.get("client")
+    if not isinstance(client, str) or not client.isascii() or not 16 <= len(client) <= 64:
+        client = secrets.token_hex(16)  # without a good secret of its own, nobody can replace it
+    return Member(clean_nickname(event.get("nickname")), client)
+
+
 def error(text: object) -> str:
     """Return the event that tells one member what was wrong."""
     return json.dumps({"type": "error", "text": str(text)})
 
 
 async def join_as(ws: WebSocket) -> Member:
-    """Wait for a good "join"; `Refused` if the nickname will not do."""
+    """Wait for a "join"; `Refused` if its nickname will not do."""
     while True:
         try:
             event = parse_untrusted(await ws.receive())
-            if event["type"] == "join":
-                break
-            raise BadEvent('expected {"type": "join", "nickname": "..."} first')
+            if event["type"] != "join":
+                raise BadEvent('expected {"type": "join", "nickname": "..."} first')
+            return member_untrusted(event)
         except BadEvent as bad:
             await ws.send(error(bad))
-    client = event.get("client")
-    if not isinstance(client, str) or not client.isascii() or not 16 <= len(client) <= 64:
-        client = secrets.token_hex(16)  # without a good secret of its own, nobody can replace it
-    return Member(clean_nickname(event.get("nickname")), client)
 
 
 async def listen(ws: WebSocket, room: Room, member: Member) -> None:
