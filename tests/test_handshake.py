@@ -127,6 +127,7 @@ HEADS = [
 ]  # fmt: skip
 
 
+@pytest.mark.row("A7", "A9", "A12", "A13", "A15", "A18", "A19", "B3")
 @pytest.mark.parametrize(("data", "name", "status", "_certain"), HEADS)
 def test_a_head(data: bytes, name: str | None, status: int | None, _certain: int | None) -> None:
     """A request, or the refusal of the row it fails."""

@@ -294,6 +294,7 @@ def test_a_refusal_that_smells_of_a_proxy_says_so(origin: str, host: str, smells
         ({"hosts": ["a.example/"]}, ValueError),
         ({"hosts": ["bücher.example"]}, ValueError),
         ({"subprotocols": "chat"}, TypeError),
+        ({"subprotocols": [1]}, TypeError),
         ({"subprotocols": ["a,b"]}, ValueError),
         ({"subprotocols": ["a", "a"]}, ValueError),
         ({"checks": [None]}, TypeError),

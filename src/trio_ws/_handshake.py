@@ -48,7 +48,7 @@ class HandshakeEvent(Enum):
 _fault = re.compile(rb"\A[\x00-\x20]|\x00|\r[^\n]|(?<!\r)\n|\r\n[ \t]")
 _end_of_head = b"\r\n\r\n"
 _request_line = re.compile(TOKEN + rb" [\x21-\x7e]+ HTTP/(?P<version>[0-9]+(?:\.[0-9]+)?)")
-_header_line = re.compile(TOKEN + rb":[^\x0b\x0c\x1c-\x1f]*")
+_header_line = re.compile(TOKEN + rb":[^\x0b\x0c]*")
 
 
 class ServerHandshake:
@@ -161,8 +161,7 @@ class ServerHandshake:
             request = parser.next_event()
         except h11.RemoteProtocolError:
             return _why_unreadable(head)
-        if not isinstance(request, h11.Request):
-            return _bad_head("The request head is malformed.")
+        assert isinstance(request, h11.Request), "a head up to its blank line is one request"
         return upgrade_request(
             request,
             tls=self._tls,

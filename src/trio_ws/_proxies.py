@@ -44,8 +44,6 @@ class TrustedProxies:
     @classmethod
     def parse(cls, entries: Iterable[str | IPNetwork]) -> TrustedProxies:
         """Read the application's list; ValueError for what is neither a network nor "unix"."""
-        if isinstance(entries, str):
-            raise TypeError("trusted_proxies must be a sequence of networks, not one str")
         networks: list[IPNetwork] = []
         unix = False
         for entry in entries:
