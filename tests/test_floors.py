@@ -30,12 +30,22 @@ FLOORS = (
         "_policy",
     ),
     # 1, machines: h11 and wsproto; bytes in, values out; no trio
-    ("_outbox", "_pings", "_protocol", "_handshake"),
+    ("_outbox", "_pings", "_vigil", "_protocol", "_handshake"),
     # 2, I/O: the only place that awaits bytes
-    ("_endings", "_services", "_wire", "_writer", "_reader", "_connection", "_websocket"),
+    (
+        "_endings",
+        "_services",
+        "_wire",
+        "_writer",
+        "_reader",
+        "_closer",
+        "_connection",
+        "_websocket",
+    ),
     # 3, roles
     (
         "_options",
+        "_attendant",
         "_outcome",
         "_reports",
         "_listeners",

@@ -12,9 +12,7 @@ The end is a chain of facts, each of which, once true, stays true:
          --> gone       the socket is closed
 
 Three inputs move it: a local close (`start_close`), the peer's Close, and EOF or an error. The
-closer, one service task, sees a begun end through within `close_timeout`: it reads for the peer's
-Close, flushes, lingers where our Close must reach a peer that is still sending, closes the socket.
-Where nothing is left to wait for, a plain socket is closed on the spot and no closer is needed.
+closer (`_closer`) sees a begun end through within `close_timeout`.
 
 Touch the machine synchronously, await one thing, look again: after every await anything above may
 have become true.
@@ -27,6 +25,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ._close import Close
+from ._closer import Closer
 from ._pings import Pings
 from ._protocol import Protocol
 from ._reader import Reader
@@ -44,19 +43,8 @@ if TYPE_CHECKING:
     from ._protocol import Failure, PeerClose
     from ._services import Services
 
-LINGER_BYTES = 1024 * 1024
-"""What is read and dropped, at most, so that our Close reaches a peer that is still sending: a
-socket closed with unread bytes is reset by the kernel, and the Close may be lost with it."""
-
-LINGER_READ_COST = 4 * 1024
-"""What one read counts at least, so that a peer which dribbles bytes does not cost more turns."""
-
 SALVAGE_READS = 4
 """Reads tried, without waiting, for what a peer said before it stopped listening."""
-
-FAREWELL_PASSES = 3
-"""Scheduler passes a stream's flusher gets to put a last Close out before it is closed by force:
-enough for TLS over a socket that takes the bytes, nothing for a peer that does not."""
 
 
 class Connection:
@@ -66,21 +54,20 @@ class Connection:
         closed: how it ended; None while that is open.
         cause: the exception that ended it, if one did.
         pings: our pings under way.
+        sent: messages sent so far.
     """
 
     __slots__ = (
         "_client",
         "_close_sent",
-        "_close_timeout",
-        "_gone",
-        "_linger",
-        "_patience",
+        "_closer",
         "_wire",
         "cause",
         "closed",
         "pings",
         "protocol",
         "reader",
+        "sent",
         "services",
         "writer",
     )
@@ -96,11 +83,7 @@ class Connection:
         trailing_data: bytes = b"",
     ) -> None:
         self._client = client
-        self._close_timeout = limits.close_timeout
         self._close_sent = False
-        self._linger = False
-        self._patience: trio.CancelScope | None = None
-        self._gone = trio.Event()
         self._wire = open_wire(stream)
         self.services = services
         self.protocol = Protocol(
@@ -108,9 +91,18 @@ class Connection:
         )
         self.reader = Reader(self._wire, self.protocol, services, limits.read_ahead, self)
         self.writer = Writer(self._wire, services, limits.max_outbox, self)
+        self._closer = Closer(
+            wire=self._wire,
+            reader=self.reader,
+            writer=self.writer,
+            services=services,
+            timeout=limits.close_timeout,
+            owner=self,
+        )
         self.closed: Close | None = None
         self.cause: BaseException | None = None
         self.pings = Pings()
+        self.sent = 0
 
     # -- pings -----------------------------------------------------------------------------------
 
@@ -146,7 +138,7 @@ class Connection:
         if not self.writer.outbox.sealed:
             self.protocol.discard()
             self._seal(code, reason)
-            self._see_out_soon()
+            self._closer.begin()
             self.writer.write_out()
 
     def _seal(self, code: int, reason: str) -> None:
@@ -156,7 +148,7 @@ class Connection:
 
     def peer_closed(self, event: PeerClose) -> None:
         # RFC 6455 section 7.1.1: the server closes TCP first, so a client waits for that.
-        self._linger = self._client
+        self._closer.linger = self._client
         initiator: Initiator = "local" if self._close_sent else "peer"
         how = Close(code=event.code, reason=event.reason, initiator=initiator)
         self._end(how, answer=event)
@@ -165,7 +157,7 @@ class Connection:
         if self._close_sent:  # it broke the protocol instead of answering our Close
             self.lose()
             return
-        self._linger = True
+        self._closer.linger = True
         how = Close(code=event.code, reason=event.reason, initiator="local")
         self._end(how, answer=event)
 
@@ -190,13 +182,8 @@ class Connection:
         for _ in range(SALVAGE_READS):
             while self.protocol.unparsed and self.closed is None:
                 self.reader.digest()
-            try:
-                data = self._wire.read_now() if self._wire.immediate else b""
-            except (OSError, trio.ClosedResourceError):
+            if self.closed is not None or not self.reader.read_now():
                 return
-            if not data or self.closed is not None:
-                return
-            self.protocol.feed(data)
 
     def lose(self, cause: BaseException | None = None) -> None:
         """It has ended without a closing handshake (RFC 6455 section 7.1.5), if it had not yet."""
@@ -222,75 +209,46 @@ class Connection:
         self.reader.wake_all()
         self.writer.wake_senders()
         self.writer.write_out()
-        if self._wire.immediate and not outbox.size and not self._linger:
-            self._vanish()
-        else:
-            self._see_out_soon()
-
-    def _see_out_soon(self) -> None:
-        if self._patience is None:
-            deadline = trio.current_time() + self._close_timeout
-            self._patience = trio.CancelScope(deadline=deadline)
-            self.services.start(self._see_out, self._patience)
-
-    async def _see_out(self, patience: trio.CancelScope) -> None:
-        """The closer: from the beginning of the end until the socket is gone."""
-        with patience:
-            await self.reader.until(lambda: False)
-            await self.writer.drained()
-            try:
-                if self._linger:
-                    await self._drain_input()
-                await self._wire.aclose()
-            except Exception:  # noqa: BLE001, S110  closed all the same; the story is told already
-                pass
-        self.lose()
-        if not self._wire.immediate:
-            await self._close_by_force()
-        self._vanish()
-
-    async def _drain_input(self) -> None:
-        await self._wire.half_close()
-        budget = LINGER_BYTES
-        while budget > 0 and not self.reader.eof:
-            data = await self._wire.read()
-            if not data:
-                break
-            budget -= max(len(data), LINGER_READ_COST)
-
-    async def _close_by_force(self) -> None:
-        for _ in range(FAREWELL_PASSES):
-            if not self.writer.outbox.size:
-                break
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            try:
-                await self._wire.aclose()
-            except Exception:  # noqa: BLE001, S110  closed all the same
-                pass
-
-    def _vanish(self) -> None:
-        if self._wire.immediate:
-            self._wire.close_now()
-        self.writer.stop()
-        self._gone.set()
+        self._closer.finish()
 
     def kill(self) -> None:
         """End now: a Close is offered once if none was sent, nothing is waited for. On a plain
         socket `wait_gone` then returns at once, on another stream after a few scheduler passes."""
-        if self._gone.is_set():
+        if self.gone:
             return
         if not self.writer.outbox.sealed:
             self._seal(1001, "")
-        self._see_out_soon()
-        self.writer.write_out()
+            self.writer.write_out()
         self.lose()
-        if self._wire.immediate:
-            self._vanish()
-        elif self._patience is not None:
-            self._patience.cancel()
+        self._closer.force()
+
+    def give_up(self, cause: Exception) -> None:
+        """The peer is dead: offer a Close 1011 once, wait for nothing."""
+        if not self.writer.outbox.sealed:
+            self._seal(1011, "timeout")
+            self.writer.write_out()
+        self.lose(cause)
+        self.kill()
+
+    @property
+    def closing(self) -> bool:
+        """The end has begun; the closer's clock runs."""
+        return self.writer.outbox.sealed
+
+    @property
+    def gone(self) -> bool:
+        """The socket is closed."""
+        return self._closer.gone.is_set()
+
+    @property
+    def spoken(self) -> int:
+        """Messages sent and received so far."""
+        return self.sent + self.protocol.received
+
+    def fileno(self) -> int:
+        """The socket's descriptor, -1 where there is none."""
+        return self._wire.fileno() if self._wire.immediate else -1
 
     async def wait_gone(self) -> None:
         """Wait until the socket is closed. Cancelled: nothing happens."""
-        await self._gone.wait()
+        await self._closer.gone.wait()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TypeVarTuple
 
 import trio
 
+from ._attendant import Attendant
 from ._connection import Connection
 from ._opening import opening_handshake
 from ._outcome import Outcome, holds_error, how_it_ended
@@ -53,6 +54,7 @@ class Lives:
         self.services = services
         self.open: dict[WebSocket, Connection] = {}
         self.failure: BaseException | None = None
+        self._attendant = Attendant(options.limits, services)
         self._hints = Hints()
         self._scope: trio.CancelScope | None = None
         self._end_of_grace: float | None = None
@@ -89,6 +91,7 @@ class Lives:
             context=opened.accept.context,
         )
         self.open[ws] = connection
+        self._attendant.watch(connection)
         try:
             await self._handle(ws, connection)
             await connection.wait_gone()

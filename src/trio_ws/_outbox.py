@@ -79,10 +79,10 @@ class Outbox:
         return buffers
 
     def take(self) -> bytes | memoryview:
-        """What waits, as one buffer of about `MAX_JOIN` bytes, or one larger frame alone. It stays
-        queued until `advance` is told that it has gone."""
+        """What waits, as one buffer of at most `MAX_JOIN` bytes: a larger one would hide from the
+        clocks that the peer does read. It stays queued until `advance` is told that it has gone."""
         if self._offset or len(self._frames) == 1 or len(self._frames[0]) >= MAX_JOIN:
-            return memoryview(self._frames[0])[self._offset :]
+            return memoryview(self._frames[0])[self._offset : self._offset + MAX_JOIN]
         total, count = 0, 0
         for frame in self._frames:
             if total + len(frame) > MAX_JOIN:

@@ -36,6 +36,11 @@ MAX_EVENTS = 64
 _NO_RSV = RsvBits(False, False, False)
 _BAD_GATEWAY = (1014).to_bytes(2, "big")
 _STAND_IN = (1013).to_bytes(2, "big")
+_FRAMERS = {client: FrameProtocol(client, []) for client in (False, True)}
+
+_OBJECT = 64
+"""What an empty `str` or `bytes` and its place in a deque take, about: messages of no bytes must
+fill the read-ahead, too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +70,8 @@ class Guard(Extension):
         self._max_fragments = max_fragments
         self._total = 0
         self._frames = 0
-        self._close_frame = False
+        self._opcode = Opcode.CONTINUATION
+        self._declared = 0
         self.peer_said_1014 = False
         self.verdict: str | None = None
 
@@ -82,18 +88,16 @@ class Guard(Extension):
         rsv: RsvBits,  # noqa: ARG002
         payload_length: int,
     ) -> CloseReason | RsvBits:
-        self._close_frame = opcode is Opcode.CLOSE
+        # Nothing may be counted here: a header that arrives in pieces is shown here at each piece.
+        self._opcode, self._declared = opcode, payload_length
         if opcode >= 8:  # control frames may stand between fragments and never count
             return _NO_RSV
-        if opcode is Opcode.CONTINUATION:
-            self._frames += 1
-        else:
-            self._frames, self._total = 1, 0
-        self._total += payload_length
-        if self._total > self._max_message:
+        if opcode is not Opcode.CONTINUATION:
+            self._frames = self._total = 0
+        if self._total + payload_length > self._max_message:
             self.verdict = f"message over {self._max_message} bytes"
             return CloseReason.MESSAGE_TOO_BIG
-        if self._max_fragments is not None and self._frames > self._max_fragments:
+        if self._max_fragments is not None and self._frames >= self._max_fragments:
             self.verdict = f"message in over {self._max_fragments} frames"
             return CloseReason.MESSAGE_TOO_BIG
         return _NO_RSV
@@ -104,10 +108,20 @@ class Guard(Extension):
         data: bytes,
     ) -> bytes | CloseReason:
         # 1014 is registered since RFC 6455 was written and a peer may send it; wsproto refuses it.
-        if self._close_frame and data[:2] == _BAD_GATEWAY:
+        if self._opcode is Opcode.CLOSE and data[:2] == _BAD_GATEWAY:
             self.peer_said_1014 = True
             return _STAND_IN + data[2:]
         return data
+
+    def frame_inbound_complete(
+        self,
+        proto: FrameDecoder | FrameProtocol,  # noqa: ARG002
+        fin: bool,  # noqa: ARG002
+    ) -> bytes | CloseReason | None:
+        if self._opcode < 8:
+            self._frames += 1
+            self._total += self._declared
+        return None
 
 
 class Protocol:
@@ -115,7 +129,8 @@ class Protocol:
 
     Attributes:
         messages: complete messages not yet taken, oldest first.
-        waiting: their size in bytes (of text: an upper bound).
+        waiting: an upper bound of the bytes they take in memory.
+        received: messages that have arrived whole so far.
         unparsed: bytes have arrived that `parse` has not looked at.
         discarding: drop data messages instead of keeping them (we have closed).
     """
@@ -123,12 +138,14 @@ class Protocol:
     __slots__ = (
         "_engine",
         "_events",
+        "_framer",
         "_guard",
         "_partial",
         "_partial_is_text",
         "discarding",
         "messages",
         "over",
+        "received",
         "unparsed",
         "waiting",
     )
@@ -146,6 +163,7 @@ class Protocol:
             CLIENT if client else SERVER, [*extensions, self._guard], trailing_data
         )
         self._events = self._engine.events()
+        self._framer = _FRAMERS[client]
         self._partial: BytesIO | None = None
         self._partial_is_text = False
         self.messages: deque[str | bytes] = deque()
@@ -153,6 +171,7 @@ class Protocol:
         self.unparsed = bool(trailing_data)
         self.discarding = False
         self.over = False
+        self.received = 0
 
     # -- inbound ---------------------------------------------------------------------------------
 
@@ -204,6 +223,7 @@ class Protocol:
             message = (
                 str(gathered.getbuffer(), "utf-8") if self._partial_is_text else gathered.getvalue()
             )
+        self.received += 1
         if not self.discarding:
             self.messages.append(message)
             self.waiting += _size(message)
@@ -245,7 +265,9 @@ class Protocol:
         return self._engine.send(Ping(payload=payload))
 
     def pong(self, payload: bytes) -> bytes:
-        return self._engine.send(Pong(payload=payload))
+        # Not through the engine: where a Close came in the same read as the ping, the engine has
+        # seen it already and refuses. Whether a pong is still due is the caller's to know.
+        return bytes(self._framer.pong(payload))
 
     def close(self, code: int, reason: str) -> bytes:
         """The one Close frame; 1005 makes an empty one."""
@@ -256,5 +278,5 @@ class Protocol:
 
 def _size(message: str | bytes) -> int:
     if isinstance(message, str) and not message.isascii():
-        return 4 * len(message)
-    return len(message)
+        return 4 * len(message) + _OBJECT
+    return len(message) + _OBJECT

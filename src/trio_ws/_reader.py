@@ -50,6 +50,7 @@ class Reader:
         messages: complete messages that nobody has received, oldest first.
         driving: a task is reading the socket.
         eof: the peer's bytes have ended without a Close.
+        bytes_in: bytes read so far.
         receiver: where a task in `receive` parks while another one drives.
         waiters: where everybody else parks.
     """
@@ -59,6 +60,7 @@ class Reader:
         "_read_ahead",
         "_services",
         "_wire",
+        "bytes_in",
         "driving",
         "eof",
         "messages",
@@ -81,6 +83,7 @@ class Reader:
         self._owner = owner
         self.protocol = protocol
         self.messages = protocol.messages
+        self.bytes_in = 0
         self.driving = False
         self.eof = False
         self.receiver: trio.lowlevel.ParkingLot | None = None
@@ -96,7 +99,7 @@ class Reader:
             while not done() and owner.closed is None:
                 if self.eof:
                     owner.lose()
-                elif self.driving or self._paused():
+                elif self.driving or self.paused():
                     await self.waiters.park()
                 else:
                     await self.drive()
@@ -114,7 +117,7 @@ class Reader:
         else:
             await self.drive()
 
-    def _paused(self) -> bool:
+    def paused(self) -> bool:
         """Whether reading must wait for `receive`: what was read ahead fills its bound."""
         return bool(self.messages) and self.protocol.waiting >= self._read_ahead
 
@@ -142,17 +145,52 @@ class Reader:
             else:
                 data = await self._wire.read()
                 self._services.calls = 0
-                if data:
-                    protocol.feed(data)
-                else:
-                    self.eof = True
-                    self._owner.reached_eof()
+                self._take(data)
         except Exception as exc:  # noqa: BLE001  a stream's own kind; the peer is lost
             self._owner.read_failed(exc)
         finally:
             self.driving = False
         if protocol.unparsed:
             self.digest()
+
+    def _take(self, data: bytes) -> None:
+        if data:
+            self.bytes_in += len(data)
+            self.protocol.feed(data)
+        else:
+            self.eof = True
+            self._owner.reached_eof()
+
+    def read_now(self) -> bool:
+        """Read what is there without waiting, where the wire can; whether there was anything."""
+        if not self._wire.immediate:
+            return False
+        try:
+            data = self._wire.read_now()
+        except (OSError, trio.ClosedResourceError) as exc:
+            self._owner.read_failed(exc)
+            return False
+        if data is not None:
+            self._take(data)
+        return bool(data)
+
+    def attend(self) -> None:
+        """Read, once, for a connection that nobody reads; the attendant calls it at a tick."""
+        if self.driving or self.eof or self.paused():
+            return
+        if self.protocol.unparsed or self.read_now():
+            self.digest()
+        elif not self._wire.immediate:
+            self._services.start(self._drive_in_background)
+
+    async def _drive_in_background(self) -> None:
+        """Drive for nobody in particular until somebody comes. No read is ever cancelled: who comes
+        parks, and drives on when the read in hand is done."""
+        while not (self.driving or self.eof or self.paused() or self._owner.closed is not None):
+            await self.drive()
+            if self.receiver or self.waiters:
+                break
+        self.hand_over()
 
     def digest(self) -> None:
         """Have the owner act upon what the last bytes mean."""

@@ -153,6 +153,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         if writer.outbox.sealed or writer.full():
             await self._clear_to_send()
         writer.outbox.append(connection.protocol.encode(value))
+        connection.sent += 1
         if connection.reader.messages and writer.outbox.size < COALESCE:
             # More replies are likely: the last one, or the next scheduler pass, writes them all.
             connection.services.write_soon(writer)

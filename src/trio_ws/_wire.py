@@ -38,8 +38,12 @@ class SocketWire:
         self._stream = stream
         self._more = False  # the last read was full: the kernel probably holds more
 
+    def fileno(self) -> int:
+        """The descriptor's number, -1 once it is closed."""
+        return self._stream.socket.fileno()
+
     def _fileno(self) -> int:
-        number = self._stream.socket.fileno()
+        number = self.fileno()
         if number < 0:
             raise trio.ClosedResourceError("this connection's socket is closed")
         return number

@@ -40,6 +40,9 @@ class Writer:
 
     Attributes:
         outbox: what waits.
+        blocked: the flusher is at work, the wire is full.
+        pressed: the attendant saw it blocked at its last tick.
+        moved: a full wire has taken bytes since then.
         stopped: nothing will ever be written again.
     """
 
@@ -54,7 +57,9 @@ class Writer:
         "_services",
         "_wire",
         "blocked",
+        "moved",
         "outbox",
+        "pressed",
         "stopped",
     )
 
@@ -70,6 +75,8 @@ class Writer:
         self._idle: trio.lowlevel.Task | None = None
         self.outbox = Outbox()
         self.blocked = False
+        self.pressed = False
+        self.moved = False
         self.stopped = False
 
     # -- writing ---------------------------------------------------------------------------------
@@ -108,7 +115,9 @@ class Writer:
                 if self.stopped:
                     return
                 self.outbox.settle_pong()
+                written = self.outbox.written
                 self._write_now(wire)
+                self.moved |= self.outbox.written != written
         except trio.ClosedResourceError:
             pass  # closed under us, by its owner
         finally:
@@ -117,10 +126,10 @@ class Writer:
 
     async def _flush_stream(self, wire: StreamWire) -> None:
         while not self.stopped:
+            self.outbox.settle_pong()
             if not self.outbox.size:
                 await self._linger()
                 continue
-            self.outbox.settle_pong()
             data = self.outbox.take()
             self.blocked = True
             try:
@@ -133,6 +142,8 @@ class Writer:
                 self.blocked = False
             if not self.stopped:
                 self.outbox.advance(len(data))
+                # A stream does not tell whether it was full; one that kept us over a tick was.
+                self.moved |= self.pressed
                 self._progress()
 
     async def _linger(self) -> None:
