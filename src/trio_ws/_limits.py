@@ -17,7 +17,8 @@ class Limits:
 
     ``None`` means "no such limit" where a field admits it. With these defaults one connection
     holds at most one read, five times `max_message` (bytes plus the decoded text), `read_ahead`,
-    `max_outbox` and the largest message *we* send, whatever the peer does.
+    `max_outbox` and the largest message *we* send, whatever the peer does. (Python decodes wide
+    text through one copy more; that one there is once in a process, for a moment.)
 
     Raises:
         ValueError: a number is negative, not finite, or zero where zero means nothing.
