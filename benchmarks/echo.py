@@ -128,7 +128,7 @@ def describe(cores: Cores, options: argparse.Namespace) -> dict[str, Any]:
         "versions": ", ".join(
             f"{adapter.distribution} {adapter.version()}"
             for name, adapter in servers.ADAPTERS.items()
-            if name in (*options.servers, "wsproto")
+            if name in {"raw", "wsproto", *options.servers}
         ),
     }
 
