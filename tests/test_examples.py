@@ -107,8 +107,8 @@ async def running(
         process = await trio.lowlevel.open_process(
             command, stdout=subprocess.PIPE, stderr=errors, env={**os.environ, **env}
         )
+        assert process.stdout is not None
         try:
-            assert process.stdout is not None
             output = b""
             async for chunk in process.stdout:
                 output += chunk
@@ -123,7 +123,7 @@ async def running(
                 yield server
             finally:
                 for peer in server.peers:
-                    await trio.aclose_forcefully(peer)
+                    await trio.aclose_forcefully(peer.stream)
             if not server.stopped:
                 server.stop(signal.SIGTERM)
             assert await process.wait() == 0
@@ -457,7 +457,17 @@ async def test_who_returns_with_the_same_secret_replaces_the_old_connection(chat
 async def test_what_is_no_event_is_answered_and_changes_nothing(chat: Running) -> None:
     """Before joining and after; then the same connection goes on."""
     ann = await chat.connect("/chat/garden")
-    nonsense = ["", "{", "[" * 15_000, "7", "[]", "{}", '{"type": 7}', b"\xff", b'{"type": "say"}']
+    nonsense: list[str | bytes] = [
+        "",
+        "{",
+        "[" * 15_000,
+        "7",
+        "[]",
+        "{}",
+        '{"type": 7}',
+        b"\xff",
+        b'{"type": "say"}',
+    ]
     nonsense += ['{"type": "dance"}', '{"type": "say"}', '{"type": "say", "text": 7}']
     nonsense += ['{"type": "say", "text": " "}', json.dumps({"type": "say", "text": "x" * 2001})]
     for message in nonsense:
