@@ -33,6 +33,11 @@ def group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PROJECT, name))
 
 
+def inside(session: nox.Session) -> Path:
+    """The folder of the session's environment: what is put there goes when it is made afresh."""
+    return Path(session.virtualenv.location).resolve()
+
+
 def pytest(session: nox.Session, *arguments: str) -> None:
     session.run("python", "-m", "pytest", *arguments, *session.posargs)
 
@@ -46,8 +51,8 @@ def tests(session: nox.Session, deps: str) -> None:
     if deps == "newest":
         session.install("--upgrade", *PROJECT["project"]["dependencies"])
     session.run("python", "-c", "import trio_ws; assert 'site-packages' in trio_ws.__file__")
-    data = Path(session.create_tmp()) / "coverage"
-    session.env["COVERAGE_FILE"] = str(data.resolve())
+    # Not create_tmp: it moves TMPDIR too deep for the paths of unix sockets.
+    session.env["COVERAGE_FILE"] = str(inside(session) / "coverage")
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *session.posargs)
     session.run("coverage", "combine", "--quiet")
@@ -94,7 +99,7 @@ def autobahn(session: nox.Session) -> None:
         session.error("the Autobahn test suite needs python2.7 on PATH")
     # The last virtualenv that makes environments for Python 2.7.
     session.install(".", "virtualenv==20.21.1")
-    environment = Path(session.create_tmp()).resolve() / "python2"
+    environment = inside(session) / "python2"
     if not (environment / "bin" / "wstest").exists():
         session.run("virtualenv", "--quiet", "--python", python2, str(environment))
         # Pinned: expected.json lists its cases.
