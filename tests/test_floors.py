@@ -30,7 +30,7 @@ FLOORS = (
         "_policy",
     ),
     # 1, machines: h11 and wsproto; bytes in, values out; no trio
-    ("_outbox", "_pings", "_vigil", "_protocol", "_handshake"),
+    ("_outbox", "_pings", "_vigil", "_inbox", "_deflate", "_permessage", "_protocol", "_handshake"),
     # 2, I/O: the only place that awaits bytes
     (
         "_endings",
@@ -40,6 +40,7 @@ FLOORS = (
         "_reader",
         "_closer",
         "_connection",
+        "_streaming",
         "_websocket",
     ),
     # 3, roles

@@ -62,8 +62,8 @@ def settle(end: Protocol) -> list[Value]:
                 values.append(("pong", bytes(event.payload)))
             else:
                 values.append(event)
-        while end.messages:
-            values.append(end.pop())
+        while end.inbox.messages:
+            values.append(end.inbox.pop())
         if not end.unparsed:
             return values
 
@@ -125,10 +125,10 @@ def test_what_came_before_an_error_is_delivered() -> None:
     end.feed(frame(TEXT, b"good") + b"\xff\xff" + frame(TEXT, b"never"))
     (fault,) = end.parse()
     assert isinstance(fault, Failure)
-    assert list(end.messages) == ["good"]
+    assert list(end.inbox.messages) == ["good"]
     end.feed(frame(TEXT, b"never"))
     assert end.parse() == []
-    assert list(end.messages) == ["good"]
+    assert list(end.inbox.messages) == ["good"]
     assert not end.unparsed
 
 
@@ -144,11 +144,11 @@ def test_messages_of_no_bytes_fill_the_read_ahead() -> None:
     end = machine()
     end.feed(frame(TEXT) * MAX_EVENTS)
     end.parse()
-    assert len(end.messages) == MAX_EVENTS
-    assert end.waiting >= 16 * MAX_EVENTS
-    while end.messages:
-        end.pop()
-    assert end.waiting == 0
+    assert len(end.inbox.messages) == MAX_EVENTS
+    assert end.inbox.waiting >= 16 * MAX_EVENTS
+    while end.inbox.messages:
+        end.inbox.pop()
+    assert end.inbox.waiting == 0
 
 
 @pytest.mark.parametrize("text", ["plain", "é", "€", "\U0001f44b" * 50])
@@ -158,10 +158,10 @@ def test_waiting_is_an_upper_bound_of_memory(text: str) -> None:
     end.feed(frame(TEXT, text.encode()) + frame(BINARY, text.encode()))
     end.parse()
     width = 1 if text.isascii() else 4
-    assert end.waiting >= width * len(text) + len(text.encode())
-    end.pop()
-    end.pop()
-    assert end.waiting == 0
+    assert end.inbox.waiting >= width * len(text) + len(text.encode())
+    end.inbox.pop()
+    end.inbox.pop()
+    assert end.inbox.waiting == 0
 
 
 # -- Close ---------------------------------------------------------------------------------------
@@ -240,14 +240,14 @@ def test_messages_after_our_close_are_dropped() -> None:
     end = machine()
     end.feed(frame(TEXT, b"waiting") + frame(TEXT, b"begun ", fin=False))
     end.parse()
-    end.discard()
+    end.inbox.discard()
     end.close(1000, "")
-    assert end.waiting == 0
+    assert end.inbox.waiting == 0
     data = frame(CONTINUATION, b"and ended") + frame(BINARY, b"late") + frame(PONG, b"late")
     data += close(1000, b"bye") + frame(TEXT, b"later")
     values = values_of(end, dribble(data))
     assert values == [("pong", b"late"), PeerClose(code=1000, reason="bye")]
-    assert end.waiting == 0
+    assert end.inbox.waiting == 0
 
 
 def test_a_fault_after_our_close_is_a_fault() -> None:
@@ -452,10 +452,10 @@ def test_one_parse_looks_at_no_more_than_64_events(unit: bytes) -> None:
     total = 0
     for _ in range(1000):
         control = end.parse()
-        assert len(control) + len(end.messages) <= MAX_EVENTS
-        total += len(control) + len(end.messages)
-        while end.messages:
-            end.pop()
+        assert len(control) + len(end.inbox.messages) <= MAX_EVENTS
+        total += len(control) + len(end.inbox.messages)
+        while end.inbox.messages:
+            end.inbox.pop()
         if not end.unparsed:
             break
     assert total == 1000
@@ -477,7 +477,7 @@ def peak_of(opcode: int, payload: bytes, segment: int) -> int:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    (message,) = end.messages
+    (message,) = end.inbox.messages
     assert (message.encode() if isinstance(message, str) else message) == payload
     return peak - before
 

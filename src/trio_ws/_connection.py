@@ -136,7 +136,7 @@ class Connection:
         sees the end through within ``limits.close_timeout``.
         """
         if not self.writer.outbox.sealed:
-            self.protocol.discard()
+            self.protocol.inbox.discard()
             self._seal(code, reason)
             self._closer.begin()
             self.writer.write_out()
@@ -243,7 +243,7 @@ class Connection:
     @property
     def spoken(self) -> int:
         """Messages sent and received so far."""
-        return self.sent + self.protocol.received
+        return self.sent + self.protocol.inbox.received
 
     def fileno(self) -> int:
         """The socket's descriptor, -1 where there is none."""

@@ -1,21 +1,19 @@
 """The frame machine of one connection: bytes in, messages and control values out; no I/O, no trio.
 
 Lives here: wsproto's `Connection` behind the one seam we use of it (`receive_data`, `events`,
-`send`, `state`), the limits on what a peer may send, and the reassembly of messages.
+`send`, `state`), and the limits on what a peer may send.
 Must never live here: sockets, clocks, the decision when to close.
 
 The theory. wsproto reports a protocol error as a `CloseConnection` event whose state has not moved:
 that is a `Failure`, the Close frame is ours to send, and nothing behind it is parsed. It yields one
-event per frame *piece*; a message is gathered in one buffer, so that a peer which dribbles bytes
-costs bytes and not objects. Limits sit in an extension, because an extension sees every header
-before its payload: a frame that declares too much is refused before a byte of it is kept.
+event per frame *piece*; `_inbox` puts the pieces together. Limits sit in an extension, because an
+extension sees every header before its payload: a frame that declares too much is refused before a
+byte of it is kept.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
-from io import BytesIO
 from typing import TYPE_CHECKING
 
 from wsproto.connection import CLIENT, SERVER, Connection, ConnectionState
@@ -24,6 +22,8 @@ from wsproto.extensions import Extension
 from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opcode, RsvBits
 
 from ._close import MAX_REASON_BYTES
+from ._inbox import Inbox
+from ._permessage import PerMessageDeflate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,11 +36,13 @@ MAX_EVENTS = 64
 _NO_RSV = RsvBits(False, False, False)
 _BAD_GATEWAY = (1014).to_bytes(2, "big")
 _STAND_IN = (1013).to_bytes(2, "big")
-_FRAMERS = {client: FrameProtocol(client, []) for client in (False, True)}
+# What a compressed message may take on the wire beyond `max_message`. Where compression fails, zlib
+# adds an eighth and a few bytes; others, and flushes in between, get twice that.
+_DEFLATE_SHARE = 4
+_DEFLATE_SLACK = 1024
+_DEFLATE_SLACK_PER_FRAME = 64
 
-_OBJECT = 64
-"""What an empty `str` or `bytes` and its place in a deque take, about: messages of no bytes must
-fill the read-ahead, too."""
+_FRAMERS = {client: FrameProtocol(client, []) for client in (False, True)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,8 +62,12 @@ class Failure:
 
 
 class Guard(Extension):
-    """Holds a peer to the limits, frame header by frame header. Placed behind every other
-    extension, so that it counts what the application will get."""
+    """Holds a peer to the limits, frame header by frame header.
+
+    What a compressed message inflates to is counted where it is inflated (`PerMessageDeflate`); here
+    its frames are held to what `max_message` bytes may take compressed, so that a length is refused
+    before its payload whether it is compressed or not. Placed behind every other extension.
+    """
 
     name = "limits"
 
@@ -70,6 +76,7 @@ class Guard(Extension):
         self._max_fragments = max_fragments
         self._total = 0
         self._frames = 0
+        self._compressed = False
         self._opcode = Opcode.CONTINUATION
         self._declared = 0
         self.peer_said_1014 = False
@@ -85,7 +92,7 @@ class Guard(Extension):
         self,
         proto: FrameDecoder | FrameProtocol,  # noqa: ARG002  wsproto's signature
         opcode: Opcode,
-        rsv: RsvBits,  # noqa: ARG002
+        rsv: RsvBits,
         payload_length: int,
     ) -> CloseReason | RsvBits:
         # Nothing may be counted here: a header that arrives in pieces is shown here at each piece.
@@ -94,13 +101,21 @@ class Guard(Extension):
             return _NO_RSV
         if opcode is not Opcode.CONTINUATION:
             self._frames = self._total = 0
-        if self._total + payload_length > self._max_message:
+            self._compressed = rsv.rsv1
+        if self._total + payload_length > self._bound():
             self.verdict = f"message over {self._max_message} bytes"
             return CloseReason.MESSAGE_TOO_BIG
         if self._max_fragments is not None and self._frames >= self._max_fragments:
             self.verdict = f"message in over {self._max_fragments} frames"
             return CloseReason.MESSAGE_TOO_BIG
         return _NO_RSV
+
+    def _bound(self) -> int:
+        bound = self._max_message
+        if self._compressed:
+            bound += bound // _DEFLATE_SHARE + _DEFLATE_SLACK
+            bound += _DEFLATE_SLACK_PER_FRAME * self._frames
+        return bound
 
     def frame_inbound_payload_data(
         self,
@@ -128,26 +143,20 @@ class Protocol:
     """One connection's frames, both directions.
 
     Attributes:
-        messages: complete messages not yet taken, oldest first.
-        waiting: an upper bound of the bytes they take in memory.
-        received: messages that have arrived whole so far.
+        inbox: the messages that have arrived.
         unparsed: bytes have arrived that `parse` has not looked at.
-        discarding: drop data messages instead of keeping them (we have closed).
+        over: the last word has been said, nothing more is parsed.
     """
 
     __slots__ = (
+        "_deflate",
         "_engine",
         "_events",
         "_framer",
         "_guard",
-        "_partial",
-        "_partial_is_text",
-        "discarding",
-        "messages",
+        "inbox",
         "over",
-        "received",
         "unparsed",
-        "waiting",
     )
 
     def __init__(
@@ -159,19 +168,15 @@ class Protocol:
         trailing_data: bytes = b"",
     ) -> None:
         self._guard = Guard(limits.max_message, limits.max_fragments)
+        self._deflate = next((e for e in extensions if isinstance(e, PerMessageDeflate)), None)
         self._engine = Connection(
             CLIENT if client else SERVER, [*extensions, self._guard], trailing_data
         )
         self._events = self._engine.events()
         self._framer = _FRAMERS[client]
-        self._partial: BytesIO | None = None
-        self._partial_is_text = False
-        self.messages: deque[str | bytes] = deque()
-        self.waiting = 0
+        self.inbox = Inbox()
         self.unparsed = bool(trailing_data)
-        self.discarding = False
         self.over = False
-        self.received = 0
 
     # -- inbound ---------------------------------------------------------------------------------
 
@@ -182,7 +187,7 @@ class Protocol:
             self.unparsed = True
 
     def parse(self) -> list[Ping | Pong | PeerClose | Failure]:
-        """Turn what arrived into messages (kept in `messages`) and control values (returned).
+        """Turn what arrived into messages (kept in `inbox`) and control values (returned).
 
         At most `MAX_EVENTS` events a call; `unparsed` then stays true. `PeerClose` and `Failure`
         are final: nothing behind them is parsed.
@@ -195,7 +200,7 @@ class Protocol:
             event = next(events, None)
             kind = type(event)
             if kind is TextMessage or kind is BytesMessage:
-                self._gather(event)  # type: ignore[arg-type]
+                self.inbox.add(event.data, last=event.message_finished)  # type: ignore[union-attr]
             elif event is None:
                 self._events = self._engine.events()
                 self.unparsed = False
@@ -207,59 +212,44 @@ class Protocol:
                 control.append(event)  # type: ignore[arg-type]
         return control
 
-    def _gather(self, event: TextMessage | BytesMessage) -> None:
-        message: str | bytes
-        if event.message_finished and self._partial is None:
-            message = event.data if isinstance(event.data, str) else bytes(event.data)
-        else:
-            if self._partial is None:
-                self._partial = BytesIO()
-                self._partial_is_text = type(event) is TextMessage
-            piece = event.data
-            self._partial.write(piece.encode() if isinstance(piece, str) else piece)
-            if not event.message_finished:
-                return
-            gathered, self._partial = self._partial, None
-            message = (
-                str(gathered.getbuffer(), "utf-8") if self._partial_is_text else gathered.getvalue()
-            )
-        self.received += 1
-        if not self.discarding:
-            self.messages.append(message)
-            self.waiting += _size(message)
-
     def _final(self, event: CloseConnection) -> PeerClose | Failure:
         self.over = True
         self.unparsed = False
-        self._partial = None
         if self._engine.state in (ConnectionState.REMOTE_CLOSING, ConnectionState.CLOSED):
             code = 1014 if self._guard.peer_said_1014 else int(event.code)
             return PeerClose(code=code, reason=event.reason or "")
         words = self._guard.verdict
+        if words is None and self._deflate is not None:
+            words = self._deflate.verdict
         if words is None:
             words = "invalid UTF-8" if event.code == 1007 else str(event.reason)
         return Failure(code=int(event.code), reason=words[:MAX_REASON_BYTES])
 
-    def pop(self) -> str | bytes:
-        """The oldest complete message."""
-        message = self.messages.popleft()
-        self.waiting -= _size(message)
-        return message
-
-    def discard(self) -> None:
-        """We have closed: drop the messages that nobody has received, and all that follow."""
-        self.discarding = True
-        self.messages.clear()
-        self.waiting = 0
-
     # -- outbound --------------------------------------------------------------------------------
 
-    def encode(self, message: str | bytes | bytearray | memoryview) -> bytes:
-        """One whole data frame. ValueError for text that UTF-8 cannot carry; nothing has changed
-        then."""
+    def encode(
+        self,
+        message: str | bytes | bytearray | memoryview,
+        *,
+        final: bool = True,
+        compress: bool | None = None,
+    ) -> bytes:
+        """One data frame: a whole message, or with ``final=False`` a piece that others follow.
+
+        The frame must be sent, and in this order: with compression later ones build upon it.
+
+        Args:
+            compress: True or False for this message; None leaves it to `Deflate.threshold`. Only
+                the first piece is asked. Without compression it says nothing.
+
+        ValueError for text that UTF-8 cannot carry; nothing has changed then.
+        """
+        if self._deflate is not None:
+            self._deflate.compress_next = compress
         if isinstance(message, str):
-            return self._engine.send(TextMessage(data=message))
-        return self._engine.send(BytesMessage(data=message))  # type: ignore[arg-type]
+            return self._engine.send(TextMessage(data=message, message_finished=final))
+        data: bytes = message  # type: ignore[assignment]  # the engine takes any buffer
+        return self._engine.send(BytesMessage(data=data, message_finished=final))
 
     def ping(self, payload: bytes) -> bytes:
         return self._engine.send(Ping(payload=payload))
@@ -274,9 +264,3 @@ class Protocol:
         if code == 1005:
             return self._engine.send(CloseConnection(code=CloseReason.NO_STATUS_RCVD))
         return self._engine.send(CloseConnection(code=code, reason=reason))
-
-
-def _size(message: str | bytes) -> int:
-    if isinstance(message, str) and not message.isascii():
-        return 4 * len(message) + _OBJECT
-    return len(message) + _OBJECT

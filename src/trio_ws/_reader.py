@@ -82,7 +82,7 @@ class Reader:
         self._read_ahead = read_ahead
         self._owner = owner
         self.protocol = protocol
-        self.messages = protocol.messages
+        self.messages = protocol.inbox.messages
         self.bytes_in = 0
         self.driving = False
         self.eof = False
@@ -119,7 +119,7 @@ class Reader:
 
     def paused(self) -> bool:
         """Whether reading must wait for `receive`: what was read ahead fills its bound."""
-        return bool(self.messages) and self.protocol.waiting >= self._read_ahead
+        return self.protocol.inbox.waiting >= max(self._read_ahead, 1)
 
     def hand_over(self) -> None:
         """Whoever stops waiting calls this: if nobody drives, a parked task must."""
@@ -209,5 +209,5 @@ class Reader:
                 else:
                     owner.peer_failed(event)
             owner.digested()
-        if self.receiver and self.messages:
+        if self.receiver:
             self.receiver.unpark()

@@ -26,9 +26,9 @@ Ts = TypeVarTuple("Ts")
 
 logger = logging.getLogger("trio_ws.connection")
 
-FULL_CHECKPOINT_EVERY = 16
-"""Calls that may return at once between two full checkpoints: a checkpoint costs 4 to 6 us, about
-as much as the rest of a call, and a dozen messages are about as much as one scheduler pass."""
+FULL_CHECKPOINT_EVERY = 32
+"""Calls that may return at once between two full checkpoints. A checkpoint costs about as much as a
+call (4 to 6 us); 32 calls take about 0.3 ms, and 64 saved nothing measurable over them."""
 
 
 class Dirty(Protocol):

@@ -9,6 +9,7 @@ arrives at an await and never between two lines that belong together.
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -16,13 +17,17 @@ import trio
 
 from ._close import check_outgoing_close
 from ._endings import ending
+from ._streaming import MessageReader, MessageWriter
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
     from ._close import Close
     from ._connection import Connection
     from ._errors import ConnectionClosed
     from ._request import UpgradeRequest
     from ._response import Response
+    from ._streaming import Kind
 
 COALESCE = 16 * 1024
 """Replies to messages that arrived together are written together, up to this many bytes."""
@@ -151,7 +156,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         writer = connection.writer
         await connection.services.breathe()
         if writer.outbox.sealed or writer.full():
-            await self._clear_to_send()
+            await self._clear_to_send(writer.full)
         writer.outbox.append(connection.protocol.encode(value))
         connection.sent += 1
         if connection.reader.messages and writer.outbox.size < COALESCE:
@@ -162,14 +167,14 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         if connection.closed is not None:
             raise self._ended(sending=True) from connection.cause
 
-    async def _clear_to_send(self) -> None:
+    async def _clear_to_send(self, full: Callable[[], bool]) -> None:
         """Return when the outbox takes a frame, raise when it never will again."""
         connection = self._connection
         writer = connection.writer
         while not writer.outbox.sealed:
-            if not writer.full():
+            if not full():
                 return
-            await writer.room()
+            await writer.room(full)
         await connection.reader.until(lambda: False)
         raise self._ended(sending=True) from connection.cause
 
@@ -195,11 +200,91 @@ class WebSocket(trio.abc.Channel[str | bytes]):
                 if connection.closed is not None:
                     raise self._ended(sending=False) from connection.cause
                 await reader.for_message()
-            return connection.protocol.pop()
+            return connection.protocol.inbox.pop()
         finally:
             self._receiving = False
             if reader.waiters:
                 reader.hand_over()
+
+    @asynccontextmanager
+    async def message_writer(self, kind: Kind) -> AsyncIterator[MessageWriter]:
+        """Write one message in fragments, of any size, in constant memory::
+
+            async with ws.message_writer("binary") as out:
+                async for chunk in source:
+                    await out.send(chunk)
+
+        Other messages wait until the block is left; pings, pongs and the Close frame pass. RFC 6455
+        section 5.4.
+
+        Raises:
+            ValueError: `kind` is neither "text" nor "binary".
+            ConnectionClosed: the connection has ended; from `MessageWriter.send` too.
+
+        Cancelled, or left by any exception: a message of which something was sent can never be
+        completed, so the connection is closed with 1011; of which nothing was sent is forgotten.
+        """
+        if kind not in ("text", "binary"):
+            raise ValueError(f'a message is "text" or "binary", not {kind!r}')
+        connection = self._connection
+        writer = connection.writer
+        await connection.services.breathe()
+        await self._clear_to_send(writer.full)
+        out = MessageWriter(connection, kind, lambda: self._ended(sending=True))
+        writer.composing = True
+        try:
+            yield out
+            await out.finish()
+        except BaseException:
+            if out.started:
+                connection.start_close(1011, "a message was left unfinished")
+            raise
+        finally:
+            writer.end_composing()
+
+    @asynccontextmanager
+    async def message_reader(self) -> AsyncIterator[MessageReader]:
+        """Read one message piece by piece, in constant memory::
+
+            async with ws.message_reader() as chunks:
+                async for chunk in chunks:
+                    ...
+
+        Entering waits until a message begins. The block may be left at any time, by cancellation
+        too: what is left of the message is skipped as it comes, and the next `receive` returns the
+        next message. ``limits.max_message`` and ``max_fragments`` hold for the whole message.
+
+        Raises:
+            trio.BusyResourceError: another task is receiving.
+            ConnectionClosed: as `receive`; from the iteration too.
+
+        Cancelled while entering: nothing is lost.
+        """
+        if self._receiving:
+            raise trio.BusyResourceError("another task is receiving on this connection")
+        connection = self._connection
+        inbox = connection.protocol.inbox
+        self._receiving = True
+        try:
+            await self._until_begun()
+            kind: Kind = "text" if inbox.stream() else "binary"
+            try:
+                yield MessageReader(connection, kind, lambda: self._ended(sending=False))
+            finally:
+                inbox.end_stream()
+        finally:
+            self._receiving = False
+            connection.reader.hand_over()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _until_begun(self) -> None:
+        connection = self._connection
+        if connection.protocol.inbox.begun:
+            await connection.services.breathe()
+        while not connection.protocol.inbox.begun:
+            if connection.closed is not None:
+                raise self._ended(sending=False) from connection.cause
+            await connection.reader.for_message()
 
     @trio.lowlevel.enable_ki_protection
     async def ping(self) -> float:
@@ -218,7 +303,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         """
         connection = self._connection
         await connection.services.breathe()
-        await self._clear_to_send()
+        await self._clear_to_send(connection.writer.full_for_pieces)
         ping = connection.queue_ping()
         try:
             await connection.reader.until(lambda: ping.round_trip is not None)
@@ -248,7 +333,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         check_outgoing_close(code, reason)
         connection = self._connection
         self._own = True
-        connection.protocol.discard()
+        connection.protocol.inbox.discard()
         connection.start_close(code, reason)
         try:
             await trio.lowlevel.checkpoint()

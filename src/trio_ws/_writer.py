@@ -20,6 +20,8 @@ import trio
 from ._outbox import Outbox
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._services import Services
     from ._wire import SocketWire, StreamWire, Wire
 
@@ -43,6 +45,7 @@ class Writer:
         blocked: the flusher is at work, the wire is full.
         pressed: the attendant saw it blocked at its last tick.
         moved: a full wire has taken bytes since then.
+        composing: a message is being written in pieces.
         stopped: nothing will ever be written again.
     """
 
@@ -57,6 +60,7 @@ class Writer:
         "_services",
         "_wire",
         "blocked",
+        "composing",
         "moved",
         "outbox",
         "pressed",
@@ -77,6 +81,7 @@ class Writer:
         self.blocked = False
         self.pressed = False
         self.moved = False
+        self.composing = False
         self.stopped = False
 
     # -- writing ---------------------------------------------------------------------------------
@@ -176,8 +181,7 @@ class Writer:
         outbox = self.outbox
         while self._marks and self._marks[0][0] <= outbox.written:
             self._marks.popleft()[1].sent_at = trio.current_time()
-        if self._room and outbox.size < self._high_water:
-            self._room.unpark()
+        self._pass_room_on()
         if self._drained and not outbox.size:
             self._drained.unpark_all()
 
@@ -186,24 +190,39 @@ class Writer:
         self._marks.append((self.outbox.queued, mark))
 
     def full(self) -> bool:
-        """Whether senders must wait: above the high-water mark, and not sealed."""
+        """Whether a message must wait: above the high-water mark, or behind a message that is
+        being written in pieces; never once sealed."""
+        high = self.outbox.size >= self._high_water or self.composing
+        return high and not self.outbox.sealed
+
+    def full_for_pieces(self) -> bool:
+        """The same for a ping, or a piece of that message."""
         return self.outbox.size >= self._high_water and not self.outbox.sealed
 
-    async def room(self) -> None:
-        """Wait until `full` is false. Cancelled: nothing has happened."""
+    async def room(self, full: Callable[[], bool]) -> None:
+        """Wait until ``full()`` is false. Cancelled: nothing has happened."""
         self.write_out()  # what was left for the next scheduler pass must not wait for itself
         if self._room is None:
             self._room = trio.lowlevel.ParkingLot()
         try:
-            while self.full():
+            while full():
                 await self._room.park()
         finally:
-            # Whoever leaves passes the room on: a waker wakes one sender at a time.
-            if self._room and not self.full():
-                self._room.unpark()
+            self._pass_room_on()
+
+    def _pass_room_on(self) -> None:
+        """Wake who may go on: one sender, who wakes the next; while a message is being written in
+        pieces, everybody, because who is woken first may not be the one who may go on."""
+        if self._room and not self.full_for_pieces():
+            self._room.unpark(count=len(self._room) if self.composing else 1)
+
+    def end_composing(self) -> None:
+        """That message is complete, or never will be."""
+        self.composing = False
+        self.wake_senders()
 
     def wake_senders(self) -> None:
-        """No sender may wait any longer: the outbox is sealed."""
+        """Every sender must look again."""
         if self._room:
             self._room.unpark_all()
 
