@@ -76,7 +76,7 @@ def test_the_same_code_without_the_bug_passes_and_was_cut_inside_writes() -> Non
     report = cancel_at_every_step(careful_writer)
     assert report.points >= 5
     assert report.partial_writes >= 4
-    assert report.runs == report.points + 2
+    assert report.runs > report.points
     assert "inside a partial write" in str(report)
 
 

@@ -99,26 +99,31 @@ class ChunkedStream(WrappedStream):
     """Takes and gives at most `size` bytes at a time, with a scheduling point between two pieces.
 
     A cancelled `send_all` leaves a prefix of its data sent, as on a socket.
+
+    Attributes:
+        size: the bytes of one piece; may be changed at any time.
     """
 
     def __init__(self, stream: trio.abc.Stream, size: int) -> None:
         if size < 1:
             raise ValueError("size must be at least 1 byte")
         super().__init__(stream)
-        self._size = size
+        self.size = size
 
     async def _pass_on(self, data: memoryview) -> None:
-        for start in range(0, len(data) or 1, self._size):
-            piece = data[start : start + self._size]
-            await self._pass_piece(piece, last=start + self._size >= len(data))
+        for start in range(0, len(data) or 1, self.size):
+            piece = data[start : start + self.size]
+            await self._pass_piece(piece, last=start + self.size >= len(data))
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        wanted = self._size if max_bytes is None else min(self._size, max_bytes)
+        wanted = self.size if max_bytes is None else min(self.size, max_bytes)
         return await super().receive_some(wanted)
 
 
 class StallingStream(WrappedStream):
-    """Takes `after` bytes, then blocks in `send_all` until `release` is called: a deaf peer.
+    """Takes `after` bytes, then blocks in `send_all`: a peer that stops reading.
+
+    The stall ends when `release` is called, or by itself after `seconds` of trio's clock.
 
     Receiving is not affected. Closing the stream from another task wakes a blocked `send_all` with
     ClosedResourceError, as it does on a socket.
@@ -126,13 +131,17 @@ class StallingStream(WrappedStream):
     Args:
         stream: the stream to wrap.
         after: how many bytes pass before the stall; 0 stalls at once.
+        seconds: how long a `send_all` is blocked before everything passes; None is for ever.
 
     Attributes:
         stalled: set while a `send_all` is blocked here; await ``stalled.wait()`` to meet it.
     """
 
-    def __init__(self, stream: trio.abc.Stream, *, after: int = 0) -> None:
+    def __init__(
+        self, stream: trio.abc.Stream, *, after: int = 0, seconds: float | None = None
+    ) -> None:
         super().__init__(stream)
+        self._seconds = math.inf if seconds is None else seconds
         self.stalled = trio.Event()
         self._credit: float = after
         self._changed = trio.Event()
@@ -165,7 +174,10 @@ class StallingStream(WrappedStream):
     async def _wait_for_release(self) -> None:
         self.stalled.set()
         try:
-            await self._changed.wait()
+            with trio.move_on_after(self._seconds) as patience:
+                await self._changed.wait()
+            if patience.cancelled_caught:
+                self.release()
         finally:
             self.stalled = trio.Event()
         if self.closed:

@@ -28,6 +28,10 @@ from ._target import InterruptTarget, Target, Watchdog
 
 __all__ = ["SweepFailure", "SweepReport", "cancel_at_every_step", "interrupt_at_every_step"]
 
+_QUIET_RUNS = 4
+"""Points in a row that nothing happened at before a sweep ends: the number of steps varies a
+little from run to run, as the order of tasks does."""
+
 Scenario: TypeAlias = Callable[[Target], Awaitable[None]]
 
 
@@ -65,6 +69,7 @@ class SweepReport:
 def cancel_at_every_step(
     scenario: Scenario,
     *,
+    name: str | None = None,
     timeout: float = 3600.0,
     stride: int = 1,
     repeats: int = 1,
@@ -93,10 +98,11 @@ def cancel_at_every_step(
     A run fails if the scenario raises; if it is not over after `timeout` virtual seconds (it is
     then torn down by force, shielded tasks included, and the stacks are in the message); if it
     leaves tasks behind; if the block swallowed a Cancelled that had been delivered to its task; or
-    if it never entered its target. The sweep ends when two runs in a row finish before their point.
+    if it never entered its target. The sweep ends when a few points in a row lie behind the end.
 
     Args:
         scenario: an async function of one `Target`; must build everything afresh.
+        name: what report and failures call it; the function's own name if None.
         timeout: virtual seconds for one run.
         stride: visit only every so manieth point.
         repeats: runs for each point, because trio's order of ready tasks is random.
@@ -108,6 +114,7 @@ def cancel_at_every_step(
     return _sweep(
         scenario,
         Target,
+        name=name,
         timeout=timeout,
         stride=stride,
         repeats=repeats,
@@ -119,6 +126,7 @@ def interrupt_at_every_step(
     scenario: Scenario,
     *,
     inside: str | None = None,
+    name: str | None = None,
     timeout: float = 3600.0,
     stride: int = 1,
     repeats: int = 1,
@@ -129,7 +137,8 @@ def interrupt_at_every_step(
     Between two steps trio hands the interrupt to the main task, which is the scenario's own, at its
     next checkpoint. With `inside`, a path, the points are instead the single lines of Python
     executed in files whose path contains it: there the interrupt strikes whichever task is
-    running, unless it runs under `trio.lowlevel.enable_ki_protection`.
+    running, unless it runs under `trio.lowlevel.enable_ki_protection`. Headers of ``with`` are left
+    out, because Python handles no signal between the end of a block and its ``__exit__``.
 
     ``async with target:`` catches the KeyboardInterrupt (also in a group with nothing but
     Cancelled beside it) and sets `Target.interrupted`; a run in which the interrupt was raised and
@@ -143,6 +152,7 @@ def interrupt_at_every_step(
     return _sweep(
         scenario,
         make,
+        name=name,
         timeout=timeout,
         stride=stride,
         repeats=repeats,
@@ -154,14 +164,15 @@ def _sweep(
     scenario: Scenario,
     make: Callable[[int], Target],
     *,
+    name: str | None,
     timeout: float,
     stride: int,
     repeats: int,
     max_points: int,
 ) -> SweepReport:
-    name = getattr(scenario, "__qualname__", repr(scenario)).replace(".<locals>.", ": ")
+    name = name or getattr(scenario, "__qualname__", repr(scenario)).replace(".<locals>.", ": ")
     runs = points = delivered = partial_writes = quiet = point = 0
-    while quiet < 2:
+    while quiet < _QUIET_RUNS:
         if point > max_points:
             raise SweepFailure(f"{name}: still not finished at point {point}")
         fired = False
@@ -216,7 +227,7 @@ def _run_once(scenario: Scenario, target: Target, timeout: float, where: str) ->
     else:
         complaints += target.complaints()
     if complaints:
-        raise SweepFailure(f"{where}: " + "; ".join(complaints)) from error
+        raise SweepFailure(f"{where}{target.fired_in}: " + "; ".join(complaints)) from error
 
 
 def _leaves(exc: BaseException) -> str:

@@ -5,6 +5,7 @@ Lives here: what happens inside one run. Must never live here: the loop over run
 
 from __future__ import annotations
 
+import linecache
 import signal
 import sys
 import traceback
@@ -31,6 +32,8 @@ class Target:
 
     Attributes:
         fired: whether the cancellation (or interrupt) of this run has happened.
+        fired_at: when, on trio's clock; None before.
+        fired_in: the line an interrupt struck, where lines are the points.
         in_partial_write: whether that was inside a partial write of a watched stream.
         delivered: whether it woke the target's own task out of a wait.
         interrupted: whether the block ended by KeyboardInterrupt (`interrupt_at_every_step`).
@@ -38,6 +41,8 @@ class Target:
 
     def __init__(self, point: int) -> None:
         self.fired = False
+        self.fired_at: float | None = None
+        self.fired_in = ""
         self.in_partial_write = False
         self.delivered = False
         self.interrupted = False
@@ -101,17 +106,22 @@ class Target:
         if self._point:
             self._point -= 1
             return
-        self.fired = True
-        self.in_partial_write = any(stream.mid_write for stream in self._watched)
-        self._firing = True
         self._fire()
-        self._firing = False
 
     def _fire(self) -> None:
+        self.fired = self._firing = True
+        self.fired_at = trio.current_time()
+        self.in_partial_write = any(stream.mid_write for stream in self._watched)
+        try:
+            self._strike()
+        finally:
+            self._firing = False
+
+    def _strike(self) -> None:
         self._scope.cancel()
 
     def scheduled(self, task: trio.lowlevel.Task) -> None:
-        """`task` became runnable; in the middle of `_fire` that is our doing."""
+        """`task` became runnable; in the middle of `_strike` that is our doing."""
         if self._firing and task is self._task:
             self.delivered = True
 
@@ -164,18 +174,17 @@ class InterruptTarget(Target):
         inside = self._inside is not None and self._inside in frame.f_code.co_filename
         return self._trace_line if inside and not self.fired else None
 
-    def _trace_line(self, _: FrameType, event: str, *__: object) -> Any:
-        if event != "line" or not self._counting or self.fired:
+    def _trace_line(self, frame: FrameType, event: str, *_: object) -> Any:
+        if event != "line" or not self._counting or self.fired or _is_with(frame):
             return self._trace_line
         if self._point:
             self._point -= 1
             return self._trace_line
-        self.fired = True
-        self.in_partial_write = any(stream.mid_write for stream in self._watched)
+        self.fired_in = f" ({frame.f_code.co_filename}:{frame.f_lineno})"
         self._fire()
         return None
 
-    def _fire(self) -> None:
+    def _strike(self) -> None:
         signal.raise_signal(signal.SIGINT)
 
 
@@ -259,6 +268,13 @@ def stacks(main: trio.lowlevel.Task) -> str:
         walked = traceback.StackSummary.extract(iter(task.iter_await_frames()))
         lines += traceback.format_list(walked)[-8:]
     return "".join(lines)
+
+
+def _is_with(frame: FrameType) -> bool:
+    """Whether this line heads a ``with``. Tracing visits it a second time, between the end of the
+    block and the call of ``__exit__``; a real signal is never handled there."""
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip()
+    return line.startswith(("with ", "async with "))
 
 
 def _is_interrupt(exc: BaseException) -> bool:

@@ -1,0 +1,99 @@
+"""KeyboardInterrupt at every step, and between any two lines of ours.
+
+Lives here: sweeps with SIGINT over the public calls and over `serve_stream`. Must never live here:
+signals that a program handles by itself (the examples' tests send those to processes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+import trio.testing
+
+from trio_ws import WebSocket, serve_stream
+from trio_ws.testing import (
+    ChunkedStream,
+    RawPeer,
+    StallingStream,
+    Target,
+    interrupt_at_every_step,
+    open_websocket,
+)
+
+Call = Callable[[WebSocket], Awaitable[object]]
+
+CALLS: dict[str, Call] = {
+    "send": lambda ws: ws.send(b"a" * 40),
+    "receive": lambda ws: ws.receive(),
+    "ping": lambda ws: ws.ping(),
+    "close": lambda ws: ws.close(),
+    "wait_closed": lambda ws: ws.wait_closed(),
+}
+
+
+async def client(peer: RawPeer, *, shakes_hands: bool = False) -> None:
+    """Say hello, read to the end, answer the Close: what arrives is held to be whole frames."""
+    try:
+        if shakes_hands:
+            await peer.request()
+        await peer.send_message("hello")
+        await peer.expect_close()
+        await peer.send_close(1000)
+        await peer.expect_eof()
+    except (trio.EndOfChannel, trio.BrokenResourceError):
+        pass
+    except AssertionError:
+        assert b"101" not in peer.received_bytes
+        assert not peer.frames
+
+
+@pytest.mark.row("C6")
+@pytest.mark.parametrize("inside", [None, "trio_ws/_"], ids=["steps", "lines"])
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+def test_an_interrupt_tears_nothing(call: Call, inside: str | None) -> None:
+    """The interrupt comes out of the call, the stream is closed, whole frames have arrived."""
+
+    async def scenario(target: Target) -> None:
+        near, far = trio.testing.memory_stream_pair()
+        stream = ChunkedStream(StallingStream(near, after=10, seconds=1), 7)
+        target.watch(stream)
+        peer = RawPeer(far)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client, peer)
+            async with open_websocket(stream) as ws:
+                async with target:
+                    with trio.move_on_after(5):
+                        await call(ws)
+            assert stream.closed
+        assert not peer.partial
+
+    report = interrupt_at_every_step(scenario, inside=inside)
+    print(report)
+    assert report.points
+
+
+@pytest.mark.row("C6")
+def test_an_interrupt_during_serve_stream_tears_nothing() -> None:
+    """From the first byte of the handshake to the last of the close: the interrupt comes out, the
+    stream is closed, the peer has whole frames only."""
+
+    async def scenario(target: Target) -> None:
+        near, far = trio.testing.memory_stream_pair()
+        stream = ChunkedStream(near, 40)
+        target.watch(stream)
+        peer = RawPeer(far)
+
+        async def handler(ws: WebSocket) -> None:
+            await ws.send(await ws.receive())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: client(peer, shakes_hands=True))
+            async with target:
+                await serve_stream(handler, stream)
+            assert stream.closed
+
+    report = interrupt_at_every_step(scenario)
+    print(report)
+    assert report.points
