@@ -1,0 +1,256 @@
+"""The chat room, run as its own process and spoken to by several peers.
+
+Lives here: what its README promises, seen from outside. Must never live here: the page's behaviour
+in a browser (`tests/browser`), or a look inside the process.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from trio_ws.testing import RawPeer, upgrade_head
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+SECRET = "0123456789abcdef"  # what a page sends with its nickname
+HOSTILE = "<script>alert('x')</script>"
+FACE = "\N{GRINNING FACE}"
+
+
+@pytest.fixture
+async def chat(running: Callable[..., Any]) -> AsyncIterator[Any]:
+    async with running("chat/server.py", "--port", "0") as server:
+        yield server
+
+
+async def say(peer: RawPeer, **event: object) -> None:
+    """Send one event."""
+    await peer.send_message(json.dumps(event))
+
+
+async def hear(peer: RawPeer, kind: str) -> dict[str, Any]:
+    """Receive the next event, which must be of this type."""
+    message = await peer.receive_message()
+    event: dict[str, Any] = json.loads(message)
+    assert event["type"] == kind, event
+    return event
+
+
+async def enter(chat: Any, nickname: str, room: str = "garden", **more: str) -> RawPeer:
+    """Connect and join; the "welcome" has not been read yet."""
+    peer: RawPeer = await chat.connect(f"/chat/{room}")
+    await say(peer, type="join", nickname=nickname, **more)
+    return peer
+
+
+async def test_two_members_talk_and_see_each_other_come_and_go(chat: Any) -> None:
+    ann = await enter(chat, "Ann")
+    assert (await hear(ann, "welcome"))["members"] == ["Ann"]
+    bob = await enter(chat, "  Bob\t ")
+    welcome = await hear(bob, "welcome")
+    assert (welcome["nickname"], welcome["members"]) == ("Bob", ["Ann", "Bob"])
+    assert (await hear(ann, "joined"))["nickname"] == "Bob"
+    await say(ann, type="say", text=" hello ")
+    for peer in (ann, bob):
+        message = await hear(peer, "message")
+        assert (message["from"], message["text"]) == ("Ann", "hello")
+    await bob.send_close(1000)
+    await bob.expect_close(1000)
+    assert (await hear(ann, "left"))["nickname"] == "Bob"
+
+
+async def test_a_lost_connection_is_a_member_who_left(chat: Any) -> None:
+    ann, bob = await enter(chat, "Ann"), await enter(chat, "Bob")
+    await hear(bob, "welcome")
+    await bob.aclose()
+    await hear(ann, "welcome")
+    await hear(ann, "joined")
+    await hear(ann, "left")
+
+
+async def test_rooms_hear_nothing_of_each_other(chat: Any) -> None:
+    ann, bob = await enter(chat, "Ann", "here"), await enter(chat, "Ann", "there")
+    for peer, text in ((ann, "from here"), (bob, "from there")):
+        await hear(peer, "welcome")
+        await say(peer, type="say", text=text)
+        assert (await hear(peer, "message"))["text"] == text
+
+
+async def test_a_newcomer_is_shown_the_last_50_messages(chat: Any) -> None:
+    """They have ids of their own, and outlive the last member of the room."""
+    ann = await enter(chat, "Ann")
+    await hear(ann, "welcome")
+    for number in range(60):
+        await say(ann, type="say", text=f"{number}")
+        await hear(ann, "message")
+    await ann.send_close(1000)
+    await ann.read_to_end()
+    await ann.aclose()
+    bob = await enter(chat, "Bob")
+    history = (await hear(bob, "welcome"))["history"]
+    assert [message["text"] for message in history] == [f"{number}" for number in range(10, 60)]
+    assert len({message["id"] for message in history}) == 50
+
+
+async def test_a_slow_member_delays_nobody_and_is_put_out_with_1013(chat: Any) -> None:
+    """Nothing is sent before everybody else has heard the message before: one of them waiting for
+    the slow one would stop it all."""
+    slow, ann, bob = await enter(chat, "slow"), await enter(chat, "Ann"), await enter(chat, "Bob")
+    await hear(slow, "welcome")
+    for peer in (ann, bob):
+        await hear(peer, "welcome")
+    await hear(ann, "joined")
+    left: dict[str, Any] = {}
+    for _ in range(2000):  # 24 kB each: far more than the socket buffers and the backlog hold
+        await say(ann, type="say", text=FACE * 2000)
+        events = [json.loads(await peer.receive_message()) for peer in (ann, bob)]
+        if events[0]["type"] == "left":
+            left = events[0]
+            break
+        assert [event["text"] for event in events] == [FACE * 2000] * 2
+    assert left["nickname"] == "slow"
+    await slow.expect_close(1013)
+    await slow.send_close(1013)
+    await slow.expect_eof()
+
+
+async def test_markup_in_a_nickname_and_a_message_stays_as_it_is(chat: Any) -> None:
+    """Nothing is escaped or removed here: the page shows all of it as text."""
+    ann = await enter(chat, HOSTILE)
+    assert (await hear(ann, "welcome"))["members"] == [HOSTILE]
+    await say(ann, type="say", text=HOSTILE)
+    message = await hear(ann, "message")
+    assert (message["from"], message["text"]) == (HOSTILE, HOSTILE)
+
+
+@pytest.mark.parametrize(
+    "nickname", ["", " \u2003 ", "x" * 65, "a\u202eb", "a\u200bb", "a\x00b", "\ud800", 7, None]
+)
+async def test_a_bad_nickname_is_refused_with_4000(chat: Any, nickname: object) -> None:
+    peer = await chat.connect("/chat/garden")
+    await say(peer, type="join", nickname=nickname)
+    assert "nickname" in (await peer.expect_close(4000)).close_reason
+
+
+async def test_a_nickname_is_unique_in_its_room_whatever_its_case(chat: Any) -> None:
+    """Without the secret it was taken with, an empty or missing one included."""
+    ann = await enter(chat, "Straße")
+    await hear(ann, "welcome")
+    for more in ({}, {"client": ""}, {"client": SECRET}, {"client": "\ud800" * 16}):
+        other = await enter(chat, "STRASSE", **more)
+        assert "taken" in (await other.expect_close(4000)).close_reason
+        await other.aclose()
+
+
+async def test_who_returns_with_the_same_secret_replaces_the_old_connection(chat: Any) -> None:
+    """Nobody left and nobody joined, as far as the others can tell."""
+    old, bob = await enter(chat, "Ann", client=SECRET), await enter(chat, "Bob")
+    await hear(old, "welcome")
+    await hear(bob, "welcome")
+    new = await enter(chat, "ann", client=SECRET)
+    welcome = await hear(new, "welcome")
+    assert (welcome["nickname"], welcome["members"]) == ("Ann", ["Ann", "Bob"])
+    await old.expect_close(4001)
+    await old.send_close(4001)
+    await old.expect_eof()
+    await say(new, type="say", text="it is me")
+    assert (await hear(bob, "message"))["from"] == "Ann"
+
+
+async def test_what_is_no_event_is_answered_and_changes_nothing(chat: Any) -> None:
+    """Before joining and after; then the same connection goes on."""
+    ann = await chat.connect("/chat/garden")
+    nonsense: list[str | bytes] = [
+        "",
+        "{",
+        "[" * 15_000,
+        "7",
+        "[]",
+        "{}",
+        '{"type": 7}',
+        b"\xff",
+        b'{"type": "say"}',
+    ]
+    nonsense += ['{"type": "dance"}', '{"type": "say"}', '{"type": "say", "text": 7}']
+    nonsense += ['{"type": "say", "text": " "}', json.dumps({"type": "say", "text": "x" * 2001})]
+    for message in nonsense:
+        await ann.send_message(message)
+        assert (await hear(ann, "error"))["text"], message
+    await say(ann, type="join", nickname="Ann")
+    await hear(ann, "welcome")
+    for message in nonsense:
+        await ann.send_message(message)
+        assert (await hear(ann, "error"))["text"], message
+    await say(ann, type="say", text=FACE * 2000)
+    assert (await hear(ann, "message"))["text"] == FACE * 2000
+
+
+async def test_a_message_beyond_all_measure_ends_its_connection_only(chat: Any) -> None:
+    ann, bob = await enter(chat, "Ann"), await enter(chat, "Bob")
+    await hear(ann, "welcome")
+    await hear(bob, "welcome")
+    await ann.send_message("x" * (32 * 1024 + 1))
+    await ann.expect_close(1009)
+    assert (await hear(bob, "left"))["nickname"] == "Ann"
+
+
+async def test_the_page_and_its_files_are_served_on_the_same_port(chat: Any) -> None:
+    """Every answer forbids inline script, and foreign content altogether."""
+    assert chat.line == f"listening on http://127.0.0.1:{chat.port}"
+    request = b"%b %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for path, status, content_type, piece in [
+        (b"/", 200, b"text/html; charset=utf-8", b'<form id="join"'),
+        (b"/room/garden", 200, b"text/html; charset=utf-8", b'<form id="join"'),
+        (b"/chat.js", 200, b"text/javascript; charset=utf-8", b"textContent"),
+        (b"/chat.css", 200, b"text/css; charset=utf-8", b":root"),
+        (b"/icon.svg", 200, b"image/svg+xml", b"<svg"),
+        (b"/room/", 404, b"text/plain; charset=utf-8", b"not found"),
+        (b"/room/%3Cscript%3E", 404, b"text/plain; charset=utf-8", b"not found"),
+        (b"/../server.py", 404, b"text/plain; charset=utf-8", b"not found"),
+        (b"/page/index.html", 404, b"text/plain; charset=utf-8", b"not found"),
+    ]:
+        answer = await chat.ask(request % (b"GET", path))
+        head = answer.head.lower()
+        assert answer.status == status, path
+        assert b"content-type: " + content_type + b"\r\n" in head
+        assert b"content-security-policy: default-src 'none'; script-src 'self';" in head
+        assert b"cache-control: no-store" in head
+        assert piece in answer.body
+        bare = await chat.ask(request % (b"HEAD", path))
+        assert (bare.status, bare.body) == (status, b"")
+        assert b"content-length: %d\r\n" % len(answer.body) in bare.head.lower()
+
+
+async def test_nobody_joins_a_room_that_could_not_be_linked_to(chat: Any) -> None:
+    for room in ("/chat/", "/chat/a%2Fb", "/chat/%3Cb%3E", "/chat/" + 33 * "x", "/chat/a/b"):
+        assert (await chat.ask(upgrade_head(room))).status == 404, room
+    foreign = [(b"Origin", b"https://evil.example")]
+    assert (await chat.ask(upgrade_head("/chat/garden", headers=foreign))).status == 403
+
+
+async def test_the_page_uses_no_way_to_turn_text_into_markup(chat: Any) -> None:
+    script = (await chat.ask(b"GET /chat.js HTTP/1.1\r\nHost: localhost\r\n\r\n")).body
+    for way in (b"innerHTML", b"outerHTML", b"insertAdjacentHTML", b"document.write", b"eval("):
+        assert way not in script
+
+
+async def test_a_burst_of_one_member_puts_out_nobody_who_reads(chat: Any) -> None:
+    """Ten times the backlog, sent without a pause."""
+    ann, bob = await enter(chat, "Ann"), await enter(chat, "Bob")
+    await hear(bob, "welcome")
+
+    async def burst() -> None:
+        for number in range(2560):
+            await say(ann, type="say", text=f"{number}")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(burst)
+        nursery.start_soon(ann.read_to_end)
+        for number in range(2560):
+            assert (await hear(bob, "message"))["text"] == f"{number}"
+        nursery.cancel_scope.cancel()
