@@ -111,7 +111,7 @@ def test_one_vectored_write_has_at_most_iov_max_buffers() -> None:
 
 
 def test_small_frames_are_joined_and_large_ones_are_not_copied() -> None:
-    """One buffer a call: up to `MAX_JOIN` of small frames, or one large frame as it is."""
+    """One buffer a call: up to `MAX_JOIN` bytes of small frames, or of one large frame in place."""
     outbox = Outbox()
     for _ in range(3):
         outbox.append(b"x" * (MAX_JOIN // 2))
@@ -124,6 +124,7 @@ def test_small_frames_are_joined_and_large_ones_are_not_copied() -> None:
     view = outbox.take()
     assert isinstance(view, memoryview)
     assert view.obj is large
+    assert len(view) == MAX_JOIN
 
 
 def test_take_does_not_remove() -> None:
