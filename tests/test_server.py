@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import signal
 import socket
 import ssl
 import sys
@@ -262,6 +263,29 @@ async def test_what_ends_the_server_comes_out_bare_after_all_peers_were_told(
     assert listener.closed
 
 
+@pytest.mark.row("D14")
+@pytest.mark.skipif(sys.platform == "win32", reason="raise_signal is no Control-C there")
+def test_control_c_comes_out_bare_after_all_peers_were_told() -> None:
+    """A real SIGINT, which trio delivers to the main task, wherever it waits; here in `serve`."""
+    codes: list[int | None] = []
+
+    async def client(listener: MemoryListener) -> None:
+        peer = RawPeer(listener.connect())
+        await peer.request()
+        signal.raise_signal(signal.SIGINT)
+        codes.append((await peer.expect_close()).close_code)
+        await peer.send_close(1001)
+
+    async def main() -> None:
+        listener = MemoryListener()
+        trio.lowlevel.spawn_system_task(client, listener)
+        await serve_listeners(echo, [listener])
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main)
+    assert codes == [1001]
+
+
 async def test_nothing_is_left_running_or_open() -> None:
     """After a hundred connections of all sorts: tasks as before, every stream closed."""
     listener = MemoryListener()
@@ -507,6 +531,68 @@ async def test_a_place_is_kept_while_authorize_thinks() -> None:
         assert (await second.receive_some()).startswith(b"HTTP/1.1 503 ")
         go.set()
         assert (await first.receive_some()).startswith(b"HTTP/1.1 101 ")
+
+
+# -- the end -------------------------------------------------------------------------------------
+
+
+@pytest.mark.row("D17")
+@pytest.mark.parametrize("transport", ["tcp", "tls", "memory"])
+@pytest.mark.parametrize("who", ["peer", "handler", "owner"])
+async def test_when_both_closes_have_passed_both_sides_are_done_at_once(
+    transport: str,
+    who: str,
+    server_ssl_context: ssl.SSLContext,
+    client_ssl_context: ssl.SSLContext,
+) -> None:
+    """Whoever closes first; and with a handler that goes on for an hour, whose end nobody needs.
+    No `close_timeout` is spent: it is an hour as well."""
+    still_busy = trio.Event()
+
+    async def handler(ws: WebSocket) -> None:
+        if who == "owner":
+            return
+        if who == "handler":
+            await ws.close(1000)
+        else:
+            assert (await ws.wait_closed()).code == 1000
+        still_busy.set()
+        await trio.sleep(3600)
+
+    memory, sockets = MemoryListener(), await open_tcp_listeners(0, host="127.0.0.1")
+    tls = server_ssl_context if transport == "tls" else None
+    async with trio.open_nursery() as nursery:
+
+        async def run(task_status: trio.TaskStatus[Server]) -> None:
+            await serve_listeners(
+                handler,
+                [memory, *sockets],
+                ssl_context=tls,
+                limits=Limits(close_timeout=3600),
+                task_status=task_status,
+            )
+
+        server = await nursery.start(run)
+        stream: trio.abc.Stream = memory.connect()
+        if transport != "memory":
+            stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+        if transport == "tls":
+            stream = trio.SSLStream(
+                stream, client_ssl_context, server_hostname="localhost", https_compatible=True
+            )
+        with trio.fail_after(30):
+            async with RawPeer(stream) as peer:
+                await peer.request()
+                if who == "peer":
+                    await peer.send_close(1000)
+                    await peer.expect_close(1000)
+                else:
+                    await peer.expect_close(1000)
+                    await peer.send_close(1000)
+                await peer.expect_eof()
+            if who != "owner":
+                await still_busy.wait()
+        nursery.cancel_scope.cancel()
 
 
 # -- the access log ------------------------------------------------------------------------------

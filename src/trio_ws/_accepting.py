@@ -136,6 +136,7 @@ class Slot:
         slots.released()
 
 
+@trio.lowlevel.enable_ki_protection
 async def accept_forever(
     listener: trio.abc.Listener[trio.abc.Stream],
     slots: Slots,

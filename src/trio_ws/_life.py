@@ -9,6 +9,9 @@ which is cancelled. A connection's task raises nothing but Cancelled. What must 
 (KeyboardInterrupt, a broken listener, a handler's error if asked for) is kept in `failure` while
 the nursery is cancelled like by anyone else, so that peers are told, and is raised when all is
 over: the very object, in no group of ours.
+
+Everything here but the handler is protected from KeyboardInterrupt: one arrives at an await, or in
+the handler, and never between two lines that belong together.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import trio
 from ._attendant import Attendant
 from ._connection import Connection
 from ._opening import opening_handshake
-from ._outcome import Outcome, holds_error, how_it_ended
+from ._outcome import Outcome, holds_error, how_it_ended, interruptible
 from ._reports import Hints, report_end, request_line
 from ._websocket import WebSocket
 
@@ -56,12 +59,13 @@ class Lives:
         self.failure: BaseException | None = None
         self._attendant = Attendant(options.limits, services)
         self._hints = Hints()
-        self._scope: trio.CancelScope | None = None
+        self._nursery: trio.Nursery | None = None
         self._end_of_grace: float | None = None
         self._fewer = trio.lowlevel.ParkingLot()
 
     # -- the life of one connection --------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     async def live(self, stream: trio.abc.Stream, capacity: Capacity | None = None) -> None:
         """The life of one connection. Raises no Exception; the stream is gone after it."""
         try:
@@ -105,7 +109,7 @@ class Lives:
         """Run the handler and begin the end its outcome calls for."""
         raised: BaseException | None = None
         try:
-            await self.handler(ws)
+            await interruptible(self.handler, ws)
         except BaseException as exc:  # noqa: BLE001  ranked below; nothing is lost
             raised = exc
         outcome = how_it_ended(raised, ws.closed)
@@ -139,6 +143,7 @@ class Lives:
 
     # -- the end of all --------------------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self, function: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
         """Run ``await function(*args)`` with the sentinel beside it, and end with it.
 
@@ -147,18 +152,26 @@ class Lives:
         """
         try:
             async with trio.open_nursery() as nursery:
-                self._scope = nursery.cancel_scope
+                self._nursery = nursery
                 nursery.start_soon(self._watch_grace)
                 await self.guard(function, *args)
                 nursery.cancel_scope.cancel()
-        except (trio.Cancelled, BaseExceptionGroup):
-            # Every task is guarded: these are all Cancelled, one for each. One is enough.
+        except (trio.Cancelled, BaseExceptionGroup) as exc:
+            # Every task is guarded: these are all Cancelled, one for each, and one is enough.
+            # Unless an interrupt came while we were waiting for the tasks to end.
             if self.failure is None:
-                await trio.lowlevel.checkpoint_if_cancelled()
+                if how_it_ended(exc) is Outcome.CANCELLED:
+                    await trio.lowlevel.checkpoint_if_cancelled()
                 raise
         if self.failure is not None:
             raise self.failure
 
+    def start(self, function: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
+        """Run ``await function(*args)``, guarded, as a task that is cancelled with the server."""
+        assert self._nursery is not None
+        self._nursery.start_soon(self.guard, function, *args, name=function)
+
+    @trio.lowlevel.enable_ki_protection
     async def guard(self, function: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
         """Run ``await function(*args)``; what it raises ends the server."""
         try:
@@ -174,8 +187,8 @@ class Lives:
             self.failure = failure
         else:
             log.error("another failure while the server ends", exc_info=failure)
-        assert self._scope is not None
-        self._scope.cancel()
+        assert self._nursery is not None
+        self._nursery.cancel_scope.cancel()
 
     def end_of_grace(self) -> float:
         """When the one grace of all connections is over; fixed by whoever asks first."""
@@ -183,6 +196,7 @@ class Lives:
             self._end_of_grace = trio.current_time() + self.options.limits.cancel_grace
         return self._end_of_grace
 
+    @trio.lowlevel.enable_ki_protection
     async def _watch_grace(self) -> None:
         """The sentinel: when cancelled, allow the grace, then close what is left. Handlers that
         shield themselves do not see the cancellation; their peers do."""

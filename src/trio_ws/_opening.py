@@ -26,7 +26,7 @@ from ._handshake import (
     switching_protocols,
 )
 from ._headers import printable_untrusted
-from ._outcome import Outcome, holds_error, how_it_ended
+from ._outcome import Outcome, holds_error, how_it_ended, interruptible
 from ._policy import decide
 from ._reports import Hints, peer_name, report_answer
 from ._request import Address, UpgradeRequest
@@ -259,7 +259,7 @@ async def ask(
     Raises only what is no error: Cancelled, KeyboardInterrupt and their like.
     """
     try:
-        return await hook(request), None
+        return await interruptible(hook, request), None
     except Exception as exc:  # noqa: BLE001  the caller's to log, with its row
         return None, exc
     except BaseExceptionGroup as exc:

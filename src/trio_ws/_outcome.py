@@ -1,24 +1,33 @@
-"""How a piece of user code ended: one function over the leaves of what it raised.
+"""The application's code: calling it, and how it ended.
 
-Lives here: the ranking of exceptions, and taking groups apart. Must never live here: closing,
-logging, or any decision about what follows.
+Lives here: the ranking of exceptions, one function over the leaves of what was raised. Must never
+live here: closing, logging, or any decision about what follows.
 """
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 from ._errors import ConnectionClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from ._close import Close
 
-__all__ = ["Outcome", "holds_error", "how_it_ended"]
+__all__ = ["Outcome", "holds_error", "how_it_ended", "interruptible"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@trio.lowlevel.disable_ki_protection
+async def interruptible(function: Callable[[T], Awaitable[R]], argument: T) -> R:
+    """Call the application's code, which KeyboardInterrupt may strike anywhere, unlike ours."""
+    return await function(argument)
 
 
 class Outcome(Enum):

@@ -187,6 +187,7 @@ def _check(
     return ServerOptions(**options)
 
 
+@trio.lowlevel.enable_ki_protection
 async def _serve(
     handler: Handler,
     listeners: Sequence[trio.abc.Listener[Any]],
@@ -205,6 +206,7 @@ async def _serve(
             await trio.aclose_forcefully(listener)
 
 
+@trio.lowlevel.enable_ki_protection
 async def _accept_everywhere(
     server: Server,
     lives: Lives,
@@ -220,16 +222,12 @@ async def _accept_everywhere(
         finally:
             slot.release()
 
-    async with trio.open_nursery() as nursery:
+    def start(stream: trio.abc.Stream, slot: Slot) -> None:
+        if ssl_context is not None:
+            stream = trio.SSLStream(stream, ssl_context, server_side=True, https_compatible=True)
+        lives.start(live, stream, slot)
 
-        def start(stream: trio.abc.Stream, slot: Slot) -> None:
-            if ssl_context is not None:
-                stream = trio.SSLStream(
-                    stream, ssl_context, server_side=True, https_compatible=True
-                )
-            nursery.start_soon(lives.guard, live, stream, slot, name=lives.handler)
-
-        for listener in server.listeners:
-            nursery.start_soon(lives.guard, accept_forever, listener, slots, start)
-        task_status.started(server)
-        await trio.sleep_forever()
+    for listener in server.listeners:
+        lives.start(accept_forever, listener, slots, start)
+    task_status.started(server)
+    await trio.sleep_forever()
