@@ -192,6 +192,31 @@ def test_an_interrupt_while_a_service_runs_reaches_the_program() -> None:
     assert steps == ["whole", "ended"]
 
 
+@pytest.mark.row("C6")
+@pytest.mark.parametrize("error", [None, ValueError("mine")])
+def test_an_interrupt_while_services_end_comes_out_bare(error: Exception | None) -> None:
+    """SIGINT during the exit is KeyboardInterrupt in no group, and hides no error of the body."""
+
+    async def service() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            with trio.CancelScope(shield=True):
+                await trio.testing.wait_all_tasks_blocked()
+
+    async def main() -> None:
+        async with open_services() as services:
+            services.start(service)
+            await trio.testing.wait_all_tasks_blocked()
+            if error is not None:
+                raise error
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        trio.run(main)
+    assert caught.value.__context__ is error
+
+
 # -- writing at the next scheduler pass ------------------------------------------------------------
 
 

@@ -125,15 +125,20 @@ async def open_services() -> AsyncIterator[Services]:
         Whatever the body raises, as the same object, never in a group of ours.
     """
     failure: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        services = Services(nursery)
-        services.start(services.write_dirty)
-        try:
-            yield services
-        except BaseException as exc:  # noqa: BLE001  raised again below, out of the nursery
-            failure = exc
-        services.cancel_all()
-        # The tasks end at once; a cancellation from outside must not turn the wait into a group.
-        nursery.cancel_scope.shield = True
+    try:
+        async with trio.open_nursery() as nursery:
+            services = Services(nursery)
+            services.start(services.write_dirty)
+            try:
+                yield services
+            except BaseException as exc:  # noqa: BLE001  raised again below, out of the nursery
+                failure = exc
+            services.cancel_all()
+            # They end at once; a cancellation from outside must not turn the wait into a group.
+            nursery.cancel_scope.shield = True
+    except BaseExceptionGroup as group:
+        # No task of ours raises: an interrupt came while they ended, and goes first.
+        interrupt = group.exceptions[0]
+        interrupt.__context__, failure = failure, interrupt
     if failure is not None:
         raise failure
