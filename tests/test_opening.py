@@ -435,6 +435,35 @@ async def test_cancelled_in_the_handshake_not_a_byte_is_said(
     assert client.scope.cancelled_caught
 
 
+@pytest.mark.row("A22")
+@pytest.mark.parametrize("by", ["deadline", "cancellation"])
+async def test_a_hook_that_fails_while_cancelled_is_logged_and_changes_nothing(
+    by: str, caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def fails() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ZeroDivisionError
+
+    async def authorize(request: UpgradeRequest) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fails)
+            nursery.start_soon(trio.sleep_forever)
+
+    async with served(authorize=authorize) as client:
+        await client.stream.send_all(upgrade_head())
+        await trio.testing.wait_all_tasks_blocked()
+        if by == "cancellation":
+            client.scope.cancel()
+        head, _ = await client.answer()
+        assert head.startswith(b"HTTP/1.1 503 ") if by == "deadline" else head == b""
+        await client.stream.aclose()
+    assert client.scope.cancelled_caught is (by == "cancellation")
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert record.exc_info is not None
+
+
 async def test_an_interrupt_in_a_hook_goes_through() -> None:
     async def authorize(request: UpgradeRequest) -> None:
         raise KeyboardInterrupt

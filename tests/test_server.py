@@ -460,6 +460,56 @@ async def test_64_more_are_held_to_be_told_then_accepting_waits() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_a_stream_in_hand_is_closed_when_the_server_is_cancelled() -> None:
+    listener, other = MemoryListener(), MemoryListener()
+    async with trio.open_nursery() as nursery:
+
+        async def run(task_status: trio.TaskStatus[Server]) -> None:
+            limits = Limits(max_connections=1)
+            await serve_listeners(echo, [listener, other], limits=limits, task_status=task_status)
+
+        await nursery.start(run)
+        streams = [listener.connect() for _ in range(65)]
+        await trio.testing.wait_all_tasks_blocked()
+        streams.append(other.connect())
+        await trio.testing.wait_all_tasks_blocked()
+        assert (listener.accepts, other.accepts) == (65, 1)
+        nursery.cancel_scope.cancel()
+    for stream in streams:
+        assert await stream.receive_some() == b""
+
+
+async def test_of_two_failures_the_first_is_raised_and_the_second_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nothing is lost: here a handler that exits when it is cancelled because a listener broke."""
+    first, second = OSError(errno.EINVAL, "broken"), SystemExit(2)
+
+    async def handler(ws: WebSocket) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise second
+
+    listener = MemoryListener()
+    peer = RawPeer(listener.connect())
+
+    async def client() -> None:
+        await peer.request()
+        listener.put(first)
+        await peer.expect_close(1001)
+        await peer.send_close(1001)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client)
+        with pytest.raises(OSError, match="broken") as caught:
+            await serve_listeners(handler, [listener])
+    assert caught.value is first
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.exc_info[1] is second
+
+
 async def test_an_extra_stream_is_let_in_if_there_is_room_when_it_asks() -> None:
     listener = MemoryListener()
     async with serving(listener, limits=Limits(max_connections=1)):
