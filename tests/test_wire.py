@@ -72,9 +72,10 @@ async def test_only_a_plain_socket_is_used_by_its_descriptor() -> None:
 @posix
 async def test_a_read_waits_returns_bytes_and_then_the_end() -> None:
     """What the peer sent, in pieces as they come, then b""."""
-    async with socket_pair() as (wire, far), trio.open_nursery() as nursery:
-        nursery.start_soon(far.send_all, b"one")
-        assert await wire.read() == b"one"
+    async with socket_pair() as (wire, far):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(far.send_all, b"one")
+            assert await wire.read() == b"one"
         assert wire.read_now() is None
         await far.send_all(b"two")
         assert wire.read_now() == b"two"
