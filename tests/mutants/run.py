@@ -32,6 +32,9 @@ ROOT = HERE.parent.parent
 BOUND = 300.0
 """Seconds for one run of the named tests; a hang is red, too."""
 
+HANG = 40
+"""Seconds for one test; far above the longest."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mutant:
@@ -63,7 +66,8 @@ def copy_tree(target: Path) -> None:
 
 def run_tests(tree: Path, tests: tuple[str, ...]) -> tuple[int | None, str]:
     """pytest's exit status on the copy, or None for a hang; and the last line it printed."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    command += ["-o", f"faulthandler_timeout={HANG}", *tests]
     environment = {**os.environ, "PYTHONPATH": str(tree / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = subprocess.run(
@@ -78,6 +82,8 @@ def run_tests(tree: Path, tests: tuple[str, ...]) -> tuple[int | None, str]:
     except subprocess.TimeoutExpired:
         return None, f"still running after {BOUND:.0f} s"
     lines = done.stdout.strip().splitlines() or ["(nothing printed)"]
+    if "Timeout (" in done.stdout and done.returncode == 1:
+        return None, f"a test hung for {HANG} s"
     return done.returncode, lines[-1] if done.returncode in (0, 1) else done.stdout[-3000:]
 
 
