@@ -19,6 +19,7 @@ FLOORS = (
         "_errors",
         "_close",
         "_limits",
+        "_url",
         "_headers",
         "_origin",
         "_response",
