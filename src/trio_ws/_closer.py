@@ -43,7 +43,7 @@ class Closer:
 
     Attributes:
         linger: after the flush, half-close and read until the peer has closed, too.
-        gone: set when the transport is closed.
+        gone: the transport is closed.
     """
 
     __slots__ = (
@@ -52,6 +52,7 @@ class Closer:
         "_reader",
         "_services",
         "_timeout",
+        "_vanished",
         "_wire",
         "_writer",
         "gone",
@@ -76,7 +77,8 @@ class Closer:
         self._owner = owner
         self._patience: trio.CancelScope | None = None
         self.linger = False
-        self.gone = trio.Event()
+        self._vanished: trio.Event | None = None  # made by who waits: it takes 300 bytes
+        self.gone = False
 
     def begin(self) -> None:
         """See the end out, from now on and within the timeout. Idempotent."""
@@ -95,7 +97,7 @@ class Closer:
         """Wait for nothing any more."""
         if self._wire.immediate:
             self.vanish()
-        elif not self.gone.is_set():
+        elif not self.gone:
             self.begin()
             assert self._patience is not None
             self._patience.cancel()
@@ -105,7 +107,18 @@ class Closer:
         if self._wire.immediate:
             self._wire.close_now()
         self._writer.stop()
-        self.gone.set()
+        self.gone = True
+        if self._vanished is not None:
+            self._vanished.set()
+
+    async def wait_gone(self) -> None:
+        """Wait until the transport is closed. Cancelled: nothing happens."""
+        if self.gone:
+            await trio.lowlevel.checkpoint()
+            return
+        if self._vanished is None:
+            self._vanished = trio.Event()
+        await self._vanished.wait()
 
     async def _see_out(self, patience: trio.CancelScope) -> None:
         with patience:

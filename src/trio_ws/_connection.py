@@ -238,7 +238,7 @@ class Connection:
     @property
     def gone(self) -> bool:
         """The socket is closed."""
-        return self._closer.gone.is_set()
+        return self._closer.gone
 
     @property
     def spoken(self) -> int:
@@ -251,4 +251,4 @@ class Connection:
 
     async def wait_gone(self) -> None:
         """Wait until the socket is closed. Cancelled: nothing happens."""
-        await self._closer.gone.wait()
+        await self._closer.wait_gone()

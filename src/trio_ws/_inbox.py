@@ -46,7 +46,9 @@ class Inbox:
         self._partial: BytesIO | None = None
         self._text = False
         self._skipping = False
-        self.messages: deque[str | bytes] = deque()
+        # A list, because an empty deque takes 700 bytes, and most connections are idle. It is
+        # short: each message counts `_OBJECT` bytes at least of `read_ahead`.
+        self.messages: list[str | bytes] = []
         self.pieces: deque[str | bytes] | None = None
         self.streamed_whole = False
         self.waiting = 0
@@ -85,7 +87,7 @@ class Inbox:
             self._keep(self.pieces, piece)
         self.streamed_whole = last
 
-    def _keep(self, where: deque[str | bytes], what: str | bytes) -> None:
+    def _keep(self, where: list[str | bytes] | deque[str | bytes], what: str | bytes) -> None:
         where.append(what)
         self.waiting += size_of(what)
 
@@ -96,7 +98,7 @@ class Inbox:
 
     def pop(self) -> str | bytes:
         """The oldest complete message."""
-        message = self.messages.popleft()
+        message = self.messages.pop(0)
         self.waiting -= size_of(message)
         return message
 

@@ -26,7 +26,9 @@ from ._inbox import Inbox
 from ._permessage import PerMessageDeflate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from wsproto.events import Event
 
     from ._limits import Limits
 
@@ -64,9 +66,9 @@ class Failure:
 class Guard(Extension):
     """Holds a peer to the limits, frame header by frame header.
 
-    What a compressed message inflates to is counted where it is inflated (`PerMessageDeflate`); here
-    its frames are held to what `max_message` bytes may take compressed, so that a length is refused
-    before its payload whether it is compressed or not. Placed behind every other extension.
+    What a compressed message inflates to is counted where it is inflated, by `PerMessageDeflate`.
+    Here its frames are held to what `max_message` bytes may take when compressed, so that a length
+    is refused before its payload, compressed or not. Placed behind every other extension.
     """
 
     name = "limits"
@@ -172,7 +174,7 @@ class Protocol:
         self._engine = Connection(
             CLIENT if client else SERVER, [*extensions, self._guard], trailing_data
         )
-        self._events = self._engine.events()
+        self._events: Iterator[Event] | None = None
         self._framer = _FRAMERS[client]
         self.inbox = Inbox()
         self.unparsed = bool(trailing_data)
@@ -195,14 +197,14 @@ class Protocol:
         control: list[Ping | Pong | PeerClose | Failure] = []
         if self.over:
             return control
-        events = self._events
+        events = self._events = self._events or self._engine.events()
         for _ in range(MAX_EVENTS):
             event = next(events, None)
             kind = type(event)
             if kind is TextMessage or kind is BytesMessage:
                 self.inbox.add(event.data, last=event.message_finished)  # type: ignore[union-attr]
             elif event is None:
-                self._events = self._engine.events()
+                self._events = None  # spent; an idle connection is spared the next one
                 self.unparsed = False
                 break
             elif kind is CloseConnection:

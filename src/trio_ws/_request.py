@@ -27,6 +27,19 @@ Scheme: TypeAlias = Literal["http", "https"]
 
 _ABSOLUTE = ("http", "https", "ws", "wss")
 
+_NO_PARAMS: Mapping[str, str] = MappingProxyType({})
+
+# Requests live as long as their connections: their usual names are shared, not kept once for each.
+_SHARED = {
+    name: name
+    for name in (
+        b"accept accept-encoding accept-language authorization cache-control connection cookie host"
+        b" origin pragma sec-fetch-dest sec-fetch-mode sec-fetch-site sec-websocket-extensions"
+        b" sec-websocket-key sec-websocket-protocol sec-websocket-version upgrade user-agent"
+        b" x-forwarded-for x-forwarded-host x-forwarded-proto"
+    ).split()
+}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Forwarded:
@@ -62,13 +75,14 @@ class UpgradeRequest:
     peer_address: Address = None
     local_address: Address = None
     tls: bool = False
-    params: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    params: Mapping[str, str] = field(default_factory=lambda: _NO_PARAMS, hash=False)
     forwarded: Forwarded = Forwarded()
 
     def __post_init__(self) -> None:
-        pairs = tuple((bytes(name).lower(), bytes(value)) for name, value in self.headers)
+        pairs = tuple(_pair(name, value) for name, value in self.headers)
         object.__setattr__(self, "headers", pairs)
-        object.__setattr__(self, "params", MappingProxyType(dict(self.params)))
+        if self.params is not _NO_PARAMS:
+            object.__setattr__(self, "params", MappingProxyType(dict(self.params)))
 
     # -- headers
 
@@ -185,6 +199,11 @@ class UpgradeRequest:
             f"<UpgradeRequest {method} {path} host={host}{origin}"
             f" client={self.client_address} headers={len(self.headers)}>"
         )
+
+
+def _pair(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    name = bytes(name).lower()
+    return _SHARED.get(name, name), bytes(value)
 
 
 def segments_untrusted(raw_path: str) -> tuple[str, ...] | None:

@@ -74,7 +74,7 @@ class Writer:
         self._owner = owner
         self._room: trio.lowlevel.ParkingLot | None = None
         self._drained: trio.lowlevel.ParkingLot | None = None
-        self._marks: deque[tuple[int, Mark]] = deque()
+        self._marks: deque[tuple[int, Mark]] | None = None
         self._scope: trio.CancelScope | None = None
         self._idle: trio.lowlevel.Task | None = None
         self.outbox = Outbox()
@@ -187,6 +187,8 @@ class Writer:
 
     def mark(self, mark: Mark) -> None:
         """Set ``mark.sent_at`` when all that is queued now has left."""
+        if self._marks is None:
+            self._marks = deque()
         self._marks.append((self.outbox.queued, mark))
 
     def full(self) -> bool:
