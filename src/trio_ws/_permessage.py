@@ -38,9 +38,6 @@ _TAIL = b"\x00\x00\xff\xff"
 _FINAL_BLOCK = b"\x01\x00\x00\xff\xff"
 """An empty stored block with BFINAL set."""
 
-_EMPTY = b"\x00"
-"""An empty message, or the end of one that was flushed before (section 7.2.3.6)."""
-
 MAX_RESTARTS = 64
 """Streams that may end within one frame. A peer that ends its stream does so once a message; each
 end costs a new inflater and a copy of the bytes behind it, for as little as two bytes."""
@@ -54,7 +51,7 @@ class PerMessageDeflate(Extension):
 
     Attributes:
         compress_next: whether to compress the next message: True, False, or None for
-            `Deflate.threshold` to decide. Read at its first frame, which resets it.
+            `Deflate.threshold` to decide. Read at the first frame of each message.
         verdict: why an inbound frame was refused, None before.
     """
 
@@ -201,7 +198,6 @@ class PerMessageDeflate(Extension):
         first = opcode is not Opcode.CONTINUATION
         if first:
             self._compressing = self._wanted(len(data), whole=fin)
-            self.compress_next = None
         if not self._compressing:
             return rsv, data
         compressed = self._compress(data, fin=fin)
@@ -224,7 +220,4 @@ class PerMessageDeflate(Extension):
             )
         compressed = compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)
         self._compressor = None if fin and self._out_alone else compressor
-        if not fin:
-            return compressed
-        # Nothing to flush since the last time: zlib then writes nothing at all.
-        return compressed.removesuffix(_TAIL) or _EMPTY
+        return compressed[: -len(_TAIL)] if fin else compressed
