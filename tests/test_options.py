@@ -35,6 +35,7 @@ def test_defaults_are_strict() -> None:
     assert (options.policy, options.limits) == (Policy(), Limits())
     assert (options.cancel_code, options.cancel_reason) == (1001, "")
     assert not options.raise_handler_errors
+    assert options.compression is None
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,7 @@ def test_defaults_are_strict() -> None:
         ({"policy": "any"}, TypeError),
         ({"policy": None}, TypeError),
         ({"limits": {"max_message": 1}}, TypeError),
+        ({"compression": True}, TypeError),
         ({"http": "page"}, TypeError),
         ({"authorize": True}, TypeError),
         ({"raise_handler_errors": 1}, TypeError),

@@ -30,6 +30,7 @@ NAMES = [
     "Close",
     "CloseCode",
     "Limits",
+    "Deflate",
     # who may connect
     "Policy",
     "same_origin",

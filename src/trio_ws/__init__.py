@@ -6,6 +6,7 @@ Lives here: the public names, flat, in reading order. Must never live here: code
 from __future__ import annotations
 
 from ._close import Close, CloseCode
+from ._deflate import Deflate
 from ._errors import (
     ConnectionClosed,
     ConnectionLost,
@@ -44,6 +45,7 @@ __all__ = [
     "Close",
     "CloseCode",
     "Limits",
+    "Deflate",
     # who may connect
     "Policy",
     "same_origin",

@@ -26,6 +26,7 @@ from ._attendant import Attendant
 from ._connection import Connection
 from ._opening import opening_handshake
 from ._outcome import Outcome, holds_error, how_it_ended, interruptible
+from ._permessage import PerMessageDeflate
 from ._reports import Hints, report_end, request_line
 from ._websocket import WebSocket
 
@@ -86,6 +87,7 @@ class Lives:
             client=False,
             limits=self.options.limits,
             services=self.services,
+            extensions=self._extensions(opened),
             trailing_data=opened.trailing_data,
         )
         ws = WebSocket(
@@ -104,6 +106,12 @@ class Lives:
             del self.open[ws]
             self._fewer.unpark_all()
             report_end(opened.request, connection.closed, trio.current_time() - started)
+
+    def _extensions(self, opened: Opened) -> list[PerMessageDeflate]:
+        deflate, limit = self.options.compression, self.options.limits.max_message
+        if deflate is None or opened.compression is None:
+            return []
+        return [PerMessageDeflate(opened.compression, deflate, client=False, max_message=limit)]
 
     async def _handle(self, ws: WebSocket, connection: Connection) -> None:
         """Run the handler and begin the end its outcome calls for."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import trio
 
 from ._checks import authorize_failed, too_slow
+from ._deflate import choose_offer_untrusted
 from ._handshake import (
     READ_SIZE,
     HandshakeEvent,
@@ -36,6 +37,7 @@ from ._routes import Routes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ._deflate import Agreement
     from ._options import Handler, ServerOptions
 
 __all__ = ["Opened", "opening_handshake"]
@@ -57,12 +59,14 @@ class Opened:
         stream: the stream, with the request read and the 101 written.
         request: as the policy resolved it (proxies, route captures).
         accept: what was agreed on.
+        compression: what was agreed on about that; None for none.
         trailing_data: what the client sent behind its request: its first frames.
     """
 
     stream: trio.abc.Stream
     request: UpgradeRequest
     accept: Accept
+    compression: Agreement | None
     trailing_data: bytes
 
 
@@ -218,8 +222,13 @@ class Opening:
         """Say 101 (RFC 6455 section 4.2.2)."""
         request = self._request
         assert request is not None
+        agreement = None
+        if self._options.compression is not None:
+            offers = request.header_all(b"sec-websocket-extensions")
+            agreement = choose_offer_untrusted(self._options.compression, offers)
+        extensions = None if agreement is None else agreement.answer
         try:
-            head = switching_protocols(request, accept)
+            head = switching_protocols(request, accept, extensions)
         except ValueError as exc:
             return authorize_failed(exc)
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -229,6 +238,7 @@ class Opening:
             stream=self._stream,
             request=request,
             accept=accept,
+            compression=agreement,
             trailing_data=self._machine.trailing_data,
         )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, TypedDict
 
 from ._close import check_outgoing_close
+from ._deflate import Deflate
 from ._limits import Limits
 from ._policy import Policy
 from ._request import UpgradeRequest
@@ -30,6 +31,7 @@ class ServerKeywords(TypedDict, total=False):
 
     policy: Policy
     limits: Limits
+    compression: Deflate | None
     http: Http | None
     authorize: Authorize | None
     cancel_code: int
@@ -52,6 +54,10 @@ class ServerOptions:
 
     limits: Limits = field(default_factory=Limits)
     """What a peer may cost."""
+
+    compression: Deflate | None = None
+    """Whether messages are compressed with clients that offer it (RFC 7692), and how. Off: it
+    multiplies the memory of a connection; see `Deflate` for how much."""
 
     http: Http | None = None
     """Answers plain GET and HEAD requests on the same port: ``await http(request) -> Response``,
@@ -80,6 +86,8 @@ class ServerOptions:
             value = getattr(self, name)
             if not isinstance(value, kind):
                 raise TypeError(f"{name} must be a {kind.__name__}, not {value!r}")
+        if self.compression is not None and not isinstance(self.compression, Deflate):
+            raise TypeError(f"compression must be a Deflate or None, not {self.compression!r}")
         for name in ("http", "authorize"):
             value = getattr(self, name)
             if value is not None and not callable(value):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ._close import Close
     from ._connection import Connection
     from ._errors import ConnectionClosed
+    from ._instruments import Watchers
     from ._request import UpgradeRequest
     from ._response import Response
     from ._streaming import Kind
@@ -56,11 +57,11 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         "_connection",
         "_context",
         "_id",
-        "_own",
         "_receiving",
         "_request",
         "_response",
         "_subprotocol",
+        "_watchers",
     )
 
     def __init__(
@@ -71,14 +72,15 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         response: Response | None = None,
         subprotocol: str | None = None,
         context: object = None,
+        watchers: Watchers | None = None,
     ) -> None:
         self._connection = connection
         self._request = request
         self._response = response
         self._subprotocol = subprotocol
         self._context = context
+        self._watchers = watchers
         self._id = next(_ids)
-        self._own = False
         self._receiving = False
 
     def __repr__(self) -> str:
@@ -136,11 +138,17 @@ class WebSocket(trio.abc.Channel[str | bytes]):
     # -- calls -----------------------------------------------------------------------------------
 
     @trio.lowlevel.enable_ki_protection
-    async def send(self, value: str | bytes | bytearray | memoryview) -> None:
+    async def send(
+        self, value: str | bytes | bytearray | memoryview, *, compress: bool | None = None
+    ) -> None:
         """Send one message: text from ``str``, binary from anything bytes-like.
 
         Waits while more than ``limits.max_outbox`` bytes wait to be written. A mutable buffer may
         be changed as soon as this returns.
+
+        Args:
+            compress: whether to compress this message (RFC 7692), if compression was agreed upon;
+                None leaves it to `Deflate.threshold`.
 
         Raises:
             TypeError: neither ``str`` nor bytes-like; nothing was sent.
@@ -157,8 +165,10 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         await connection.services.breathe()
         if writer.outbox.sealed or writer.full():
             await self._clear_to_send(writer.full)
-        writer.outbox.append(connection.protocol.encode(value))
+        writer.outbox.append(connection.protocol.encode(value, compress=compress))
         connection.sent += 1
+        if self._watchers is not None:
+            self._watchers.message_sent(self, value)
         if connection.reader.messages and writer.outbox.size < COALESCE:
             # More replies are likely: the last one, or the next scheduler pass, writes them all.
             connection.services.write_soon(writer)
@@ -200,7 +210,10 @@ class WebSocket(trio.abc.Channel[str | bytes]):
                 if connection.closed is not None:
                     raise self._ended(sending=False) from connection.cause
                 await reader.for_message()
-            return connection.protocol.inbox.pop()
+            message = connection.protocol.inbox.pop()
+            if self._watchers is not None:
+                self._watchers.message_received(self, message)
+            return message
         finally:
             self._receiving = False
             if reader.waiters:
@@ -235,6 +248,8 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         try:
             yield out
             await out.finish()
+            if self._watchers is not None:
+                self._watchers.streamed_out(self, out.size, kind)
         except BaseException:
             if out.started:
                 connection.start_close(1011, "a message was left unfinished")
@@ -268,10 +283,13 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         try:
             await self._until_begun()
             kind: Kind = "text" if inbox.stream() else "binary"
+            chunks = MessageReader(connection, kind, lambda: self._ended(sending=False))
             try:
-                yield MessageReader(connection, kind, lambda: self._ended(sending=False))
+                yield chunks
             finally:
                 inbox.end_stream()
+                if self._watchers is not None:
+                    self._watchers.streamed_in(self, chunks.size, kind)
         finally:
             self._receiving = False
             connection.reader.hand_over()
@@ -332,7 +350,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         """
         check_outgoing_close(code, reason)
         connection = self._connection
-        self._own = True
+        connection.own = True
         connection.protocol.inbox.discard()
         connection.start_close(code, reason)
         try:
@@ -363,4 +381,4 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     def _ended(self, *, sending: bool) -> ConnectionClosed:
         assert self._connection.closed is not None
-        return ending(self._connection.closed, own=self._own, sending=sending)
+        return ending(self._connection.closed, own=self._connection.own, sending=sending)
