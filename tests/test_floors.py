@@ -31,7 +31,17 @@ FLOORS = (
         "_policy",
     ),
     # 1, machines: h11 and wsproto; bytes in, values out; no trio
-    ("_outbox", "_pings", "_vigil", "_inbox", "_deflate", "_permessage", "_protocol", "_handshake"),
+    (
+        "_outbox",
+        "_pings",
+        "_vigil",
+        "_inbox",
+        "_deflate",
+        "_permessage",
+        "_protocol",
+        "_handshake",
+        "_client_handshake",
+    ),
     # 2, I/O: the only place that awaits bytes
     (
         "_endings",
@@ -55,6 +65,11 @@ FLOORS = (
         "_life",
         "_accepting",
         "_server",
+        "_client_options",
+        "_tunnel",
+        "_attempt",
+        "_client",
+        "_reconnect",
     ),
     # 4, extras
     ("__init__", "testing"),
@@ -65,7 +80,7 @@ FOREIGN = (
     set(),
     {"h11", "wsproto"},
     {"h11", "wsproto", "trio"},
-    {"h11", "wsproto", "trio"},
+    {"h11", "wsproto", "trio", "python_socks"},  # python_socks: the extra "proxy", asked for late
     {"h11", "wsproto", "trio", "outcome"},  # outcome: the type trio.lowlevel.reschedule takes
 )
 """Per floor, which packages outside the standard library may be imported."""

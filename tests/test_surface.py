@@ -17,11 +17,16 @@ NAMES = [
     "serve",
     "serve_listeners",
     "serve_stream",
+    "connect",
+    "connect_stream",
+    "reconnect",
+    "worth_retrying",
     "open_tcp_listeners",
     "open_unix_listener",
     # what they give
     "Server",
     "ServerOptions",
+    "ClientOptions",
     "WebSocket",
     # values
     "UpgradeRequest",

@@ -5,6 +5,8 @@ Lives here: the public names, flat, in reading order. Must never live here: code
 
 from __future__ import annotations
 
+from ._client import connect, connect_stream
+from ._client_options import ClientOptions
 from ._close import Close, CloseCode
 from ._deflate import Deflate
 from ._errors import (
@@ -20,6 +22,7 @@ from ._listeners import open_tcp_listeners, open_unix_listener
 from ._options import ServerOptions
 from ._origin import allow_origins, same_origin, unsafe_any_origin
 from ._policy import Policy
+from ._reconnect import reconnect, worth_retrying
 from ._request import UpgradeRequest
 from ._response import Accept, Response
 from ._routes import Routes
@@ -32,11 +35,16 @@ __all__ = [
     "serve",
     "serve_listeners",
     "serve_stream",
+    "connect",
+    "connect_stream",
+    "reconnect",
+    "worth_retrying",
     "open_tcp_listeners",
     "open_unix_listener",
     # what they give
     "Server",
     "ServerOptions",
+    "ClientOptions",
     "WebSocket",
     # values
     "UpgradeRequest",

@@ -222,18 +222,22 @@ def switching_protocols(
     subprotocol = accept.subprotocol
     if subprotocol is not None and subprotocol not in request.subprotocols:
         raise ValueError(f"subprotocol {subprotocol!r} was not offered by the client")
-    key = request.header(b"sec-websocket-key") or b""
-    digest = hashlib.sha1(key + _GUID, usedforsecurity=False).digest()
     headers = [
         (b"Upgrade", b"websocket"),
         (b"Connection", b"Upgrade"),
-        (b"Sec-WebSocket-Accept", base64.b64encode(digest)),
+        (b"Sec-WebSocket-Accept", accept_token(request.header(b"sec-websocket-key") or b"")),
     ]
     if subprotocol is not None:
         headers.append((b"Sec-WebSocket-Protocol", subprotocol.encode("ascii")))
     if extensions is not None:
         headers.append((b"Sec-WebSocket-Extensions", extensions.encode("ascii")))
     return _head(101, [*headers, *accept.headers])
+
+
+def accept_token(key: bytes) -> bytes:
+    """The proof that a server has understood `key` (RFC 6455 section 4.2.2)."""
+    digest = hashlib.sha1(key + _GUID, usedforsecurity=False).digest()
+    return base64.b64encode(digest)
 
 
 def http_response(

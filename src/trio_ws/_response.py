@@ -127,6 +127,17 @@ class Refusal(Response):
         object.__setattr__(self, "hint", hint)
 
 
+def received_response(
+    status: int, headers: tuple[tuple[bytes, bytes], ...], body: bytes = b""
+) -> Response:
+    """What a server sent, as it sent it: any status, any header; nothing is validated."""
+    response = object.__new__(Response)
+    object.__setattr__(response, "status", status)
+    object.__setattr__(response, "headers", headers)
+    object.__setattr__(response, "body", body)
+    return response
+
+
 def refuse(
     row: str,
     status: int,

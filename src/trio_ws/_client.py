@@ -1,0 +1,159 @@
+"""The doors of a client: `connect` and `connect_stream`.
+
+Lives here: the life of a connection around the caller's block. Must never live here: opening it
+(`_attempt`), trying again (`_reconnect`).
+
+How the block ends decides the Close frame (returned: 1000, cancelled: 1001, raised: 1011), and what
+it raised comes out as the very object it was, in no group of ours.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Unpack
+
+import trio
+
+from ._attempt import Attempt, Opened, open_connection
+from ._attendant import Attendant
+from ._client_options import ClientKeywords, ClientOptions
+from ._connection import Connection
+from ._opening import addresses_of
+from ._outcome import Outcome, how_it_ended
+from ._permessage import PerMessageDeflate
+from ._services import open_services
+from ._url import parse_url
+from ._websocket import WebSocket
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from ._services import Services
+
+__all__ = ["connect", "connect_stream"]
+
+
+@asynccontextmanager
+async def connect(url: str, **options: Unpack[ClientKeywords]) -> AsyncIterator[WebSocket]:
+    """Open a WebSocket to `url` for the time of the block::
+
+        async with connect("wss://example.com/chat") as ws:
+            await ws.send("hello")
+
+    Args:
+        url: ``ws://`` or ``wss://``; no user, no fragment.
+        **options: see `ClientOptions`.
+
+    Raises:
+        InvalidURL, ValueError, TypeError: an argument is wrong; nothing was opened.
+        Rejected: the server answered with something else than 101; `Rejected.response` says what.
+        HandshakeError: anything else went wrong before the connection was open: name resolution,
+            TCP, TLS, the proxy, time, a server that breaks the rules. The cause is chained.
+        Whatever the block raises, as the very object, in no group of ours.
+
+    The block owns the conversation and this function the connection: it is closed when the block
+    ends, with 1000, with 1011 if the block raised, with `cancel_code` if it was cancelled; the
+    latter two within `Limits.cancel_grace`.
+
+    Cancelled while opening: nothing stays open.
+    """
+    target, checked = parse_url(url), ClientOptions(**options)
+    async with open_services() as services:
+        opened = await open_connection(target, checked)
+        async with conversation(opened, checked, services) as ws:
+            yield ws
+
+
+@asynccontextmanager
+async def connect_stream(
+    stream: trio.abc.Stream, url: str, **options: Unpack[ClientKeywords]
+) -> AsyncIterator[WebSocket]:
+    """Open a WebSocket over a stream that exists: a unix socket, a tunnel, memory.
+
+    Args:
+        stream: connected to the server, TLS included if there shall be any; from now on owned, and
+            closed when the block ends or the handshake fails.
+        url: whose host and target the request names.
+        **options: see `ClientOptions`; `ssl_context`, `proxy` and `redirects` mean nothing here.
+
+    Raises, cancellation: as `connect`.
+    """
+    target, checked = parse_url(url), ClientOptions(**options)
+    async with open_services() as services:
+        attempt = Attempt(target, checked)
+        opened = await attempt.within_time(attempt.shake_hands, stream)
+        async with conversation(opened, checked, services) as ws:
+            yield ws
+
+
+# -- the conversation ----------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def conversation(
+    opened: Opened, options: ClientOptions, services: Services
+) -> AsyncIterator[WebSocket]:
+    """The life of an opened connection around a block; it is gone when this ends."""
+    ws, connection = start_conversation(opened, options, services)
+    try:
+        yield ws
+    except BaseException as exc:
+        code, reason = 1011, ""
+        if how_it_ended(exc) is not Outcome.ERROR:
+            code, reason = options.cancel_code, options.cancel_reason
+        await end_in_haste(connection, code, reason, options)
+        raise
+    await end_in_peace(connection, options)
+
+
+def start_conversation(
+    opened: Opened, options: ClientOptions, services: Services
+) -> tuple[WebSocket, Connection]:
+    """The connection over an opened stream, with somebody to look after it."""
+    limits, agreed = options.limits, opened.agreed
+    extensions: list[PerMessageDeflate] = []
+    if agreed.compression is not None and options.compression is not None:
+        deflate = PerMessageDeflate(
+            agreed.compression, options.compression, client=True, max_message=limits.max_message
+        )
+        extensions.append(deflate)
+    connection = Connection(
+        opened.stream,
+        client=True,
+        limits=limits,
+        services=services,
+        extensions=extensions,
+        trailing_data=agreed.trailing_data,
+    )
+    Attendant(limits, services).watch(connection)
+    peer_address, local_address = addresses_of(opened.stream)
+    request = replace(
+        opened.handshake.request, peer_address=peer_address, local_address=local_address
+    )
+    ws = WebSocket(
+        connection, request=request, response=agreed.response, subprotocol=agreed.subprotocol
+    )
+    return ws, connection
+
+
+async def end_in_peace(connection: Connection, options: ClientOptions) -> None:
+    """Close with 1000, within `close_timeout`; cancelled, in haste."""
+    connection.start_close(1000)
+    try:
+        await connection.wait_gone()
+    except BaseException:
+        await end_in_haste(connection, options.cancel_code, options.cancel_reason, options)
+        raise
+
+
+async def end_in_haste(
+    connection: Connection, code: int, reason: str, options: ClientOptions
+) -> None:
+    """Close with `code` within `cancel_grace`, whoever is cancelled, and then by force."""
+    with trio.CancelScope(shield=True):
+        with trio.move_on_after(options.limits.cancel_grace):
+            connection.start_close(code, reason)
+            await connection.wait_gone()
+        connection.kill()
+        await connection.wait_gone()
