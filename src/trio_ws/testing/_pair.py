@@ -51,9 +51,14 @@ def request(
         local_address: the server's address, as the transport has it.
         tls: whether the transport is TLS.
     """
-    usual = [("Host", host), ("Upgrade", "websocket"), ("Connection", "Upgrade")]
-    usual += [("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="), ("Sec-WebSocket-Version", "13")]
-    usual += [("Origin", origin)]
+    usual: list[tuple[str, str | None]] = [
+        ("Host", host),
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("Sec-WebSocket-Version", "13"),
+        ("Origin", origin),
+    ]
     present = [(name, value) for name, value in usual if value is not None]
     return UpgradeRequest(
         method=method.encode(),
