@@ -130,7 +130,10 @@ def test_a_cancelled_connection_says_1001(
 async def test_one_grace_for_all(autojump_clock: trio.testing.MockClock) -> None:
     """Twenty live, ten silent and ten deaf peers: cancelled together, all are gone one grace later;
     the live ones at once and with 1001."""
-    live, silent, deaf, finished = [], [], [], []
+    live: list[Client] = []
+    silent: list[Client] = []
+    deaf: list[Client] = []
+    finished: list[float] = []
 
     async def serve(stream: trio.abc.Stream) -> None:
         try:

@@ -170,15 +170,16 @@ def _sweep(
     repeats: int,
     max_points: int,
 ) -> SweepReport:
-    name = name or getattr(scenario, "__qualname__", repr(scenario)).replace(".<locals>.", ": ")
+    own: str = getattr(scenario, "__qualname__", repr(scenario))
+    called = name or own.replace(".<locals>.", ": ")
     runs = points = delivered = partial_writes = quiet = point = 0
     while quiet < _QUIET_RUNS:
         if point > max_points:
-            raise SweepFailure(f"{name}: still not finished at point {point}")
+            raise SweepFailure(f"{called}: still not finished at point {point}")
         fired = False
         for _ in range(repeats):
             target = make(point)
-            _run_once(scenario, target, timeout, f"{name}, point {point}")
+            _run_once(scenario, target, timeout, f"{called}, point {point}")
             runs += 1
             points += target.fired
             delivered += target.delivered
@@ -187,7 +188,7 @@ def _sweep(
         quiet = 0 if fired else quiet + 1
         point += stride
     return SweepReport(
-        name=name,
+        name=called,
         runs=runs,
         points=points,
         delivered=delivered,
