@@ -96,7 +96,7 @@ def judge(mutant: Mutant) -> tuple[bool, str]:
         if before != 0:
             return False, f"not green without the fault: {line}"
         applied = subprocess.run(
-            ["git", "apply", str(mutant.patch)],
+            ["git", "apply", "-C1", str(mutant.patch)],  # one line around a fault must still fit
             cwd=tree,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
