@@ -18,6 +18,7 @@ from pathlib import Path
 import trio
 
 from trio_ws import (
+    Deflate,
     Limits,
     Policy,
     Server,
@@ -51,6 +52,7 @@ def parse_args() -> argparse.Namespace:
     origins.add_argument("--unsafe-any-origin", action="store_true", help="every page of the web")
     default = Limits().max_message
     parser.add_argument("--max-message", type=int, default=default, metavar="BYTES")
+    parser.add_argument("--compression", action="store_true", help="with clients that offer it")
     return parser.parse_args()
 
 
@@ -83,12 +85,14 @@ async def main(args: argparse.Namespace) -> None:
     # in frames of 64 bytes. A server of your own should keep the default.
     limits = Limits(max_message=args.max_message, max_fragments=None)
     policy, tls = policy_of(args), tls_of(args)
+    compression = Deflate() if args.compression else None
     scheme = "ws" if tls is None else "wss"
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             listeners = await open_listeners(args)
             start = partial(serve_listeners, echo, listeners, ssl_context=tls)
-            server: Server = await nursery.start(partial(start, policy=policy, limits=limits))
+            start = partial(start, policy=policy, limits=limits, compression=compression)
+            server: Server = await nursery.start(start)
             if args.unix is not None:
                 print(f"listening on {scheme}+unix:{args.unix}", flush=True)
             else:

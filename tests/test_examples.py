@@ -107,6 +107,14 @@ async def test_echo_bounds_the_bytes_of_a_message_and_not_its_fragments(running:
             await peer.expect_close(1009)
 
 
+async def test_echo_compresses_if_told_to(running: Runs) -> None:
+    offer = [(b"Sec-WebSocket-Extensions", b"permessage-deflate; client_max_window_bits")]
+    for options in ([], ["--compression"]):
+        async with running("echo_server.py", "--port", "0", *options) as server:
+            head = (await server.ask(upgrade_head(headers=offer))).head
+            assert (b"permessage-deflate" in head) == bool(options)
+
+
 async def test_echo_listens_on_a_unix_socket_and_removes_it(running: Runs) -> None:
     with tempfile.TemporaryDirectory() as folder:  # tmp_path may be too long for a socket
         path = Path(folder) / "echo"
