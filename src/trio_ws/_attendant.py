@@ -12,21 +12,21 @@ ahead fills its bound, it asks the kernel about: a peer that is gone must not st
 
 from __future__ import annotations
 
+import logging
 import random
 import select
 from typing import TYPE_CHECKING
 
 import trio
 
-from ._vigil import Signs, Verdict, Vigil
+from ._vigil import Signs, Verdict, Vigil, tick_of
 
 if TYPE_CHECKING:
     from ._connection import Connection
     from ._limits import Limits
     from ._services import Services
 
-TICK = 1.0
-"""Seconds between two looks at most: what a peer may wait for a pong from a busy handler."""
+log = logging.getLogger("trio_ws.connection")
 
 SLICE = 100
 """Connections looked at between two checkpoints: about a millisecond."""
@@ -35,10 +35,8 @@ _HUNG_UP = getattr(select, "POLLERR", 0) | getattr(select, "POLLHUP", 0)
 _HALF_CLOSED = getattr(select, "POLLRDHUP", 0)  # Linux
 
 
-def tick_of(limits: Limits) -> float:
-    """Seconds between two looks: four in the shortest clock, and `TICK` at most."""
-    clocks = (limits.ping_interval, limits.ping_timeout, limits.idle_timeout, limits.max_lifetime)
-    return min(TICK, *(clock / 4 for clock in clocks if clock is not None), limits.close_timeout)
+class ReadsNothing(TimeoutError):
+    """The peer has read nothing for `ping_timeout`, and bytes wait for it."""
 
 
 class Attendant:
@@ -67,37 +65,52 @@ class Attendant:
                 self._wake = trio.Event()
                 await self._wake.wait()
             await trio.sleep(self._tick)
-            paused: list[Connection] = []
-            for number, (connection, vigil) in enumerate(list(self._vigils.items()), 1):
-                if connection.gone:
-                    del self._vigils[connection]
-                else:
-                    self._look_at(connection, vigil)
-                    if connection.closed is None and connection.reader.paused():
-                        paused.append(connection)
-                if number % SLICE == 0:
-                    await trio.lowlevel.checkpoint()
-            self._ask_the_kernel(paused)
+            await self._look_around()
 
-    def _look_at(self, connection: Connection, vigil: Vigil) -> None:
+    async def _look_around(self) -> None:
+        """One tick, in slices. A function of its own: between two ticks nothing may hold on to a
+        connection that has ended."""
+        paused: list[Connection] = []
+        for number, (connection, vigil) in enumerate(list(self._vigils.items()), 1):
+            if connection.gone:
+                del self._vigils[connection]
+            elif self._look_at_safely(connection, vigil):
+                paused.append(connection)
+            if number % SLICE == 0:
+                await trio.lowlevel.checkpoint()
+        self._ask_the_kernel(paused)
+
+    def _look_at_safely(self, connection: Connection, vigil: Vigil) -> bool:
+        """`_look_at`, whose failure costs this connection and no other one."""
+        try:
+            return self._look_at(connection, vigil)
+        except Exception as exc:
+            log.exception("looking after a connection failed; this is a bug in trio_ws")
+            connection.lose(exc)
+            return False
+
+    def _look_at(self, connection: Connection, vigil: Vigil) -> bool:
+        """Whether the kernel is to be asked about it."""
         if connection.closing:
-            return  # the closer has its own clock
-        if connection.reader.bytes_in == vigil.bytes_in:  # nobody has read since the last tick
-            connection.reader.attend()
-            if connection.closing:
-                return
-        verdict = vigil.tick(trio.current_time(), signs_of(connection))
+            return False  # the closer has its own clock
+        connection.reader.attend()
+        if connection.closing:
+            return False
+        verdict = vigil.tick(trio.current_time(), signs_of(connection), self._tick)
         if verdict is not Verdict.NOTHING:
             self._carry_out(verdict, connection, vigil)
+        return connection.closed is None and connection.reader.paused()
 
     def _carry_out(self, verdict: Verdict, connection: Connection, vigil: Vigil) -> None:
         timeout = self._limits.ping_timeout
         if verdict is Verdict.PING:
+            if vigil.ping is not None:  # perhaps never answered: a peer must not make us keep them
+                connection.pings.forget(vigil.ping)
             vigil.ping = connection.queue_ping()
         elif verdict is Verdict.NO_LIFE:
             connection.give_up(TimeoutError(f"no sign of life within {timeout} s of a ping"))
         elif verdict is Verdict.NO_PROGRESS:
-            connection.give_up(TimeoutError(f"the peer has read nothing for {timeout} s"))
+            connection.give_up(ReadsNothing(f"the peer has read nothing for {timeout} s"))
         elif verdict is Verdict.IDLE:
             connection.start_close(1001, "idle timeout")
         elif verdict is Verdict.TOO_OLD:
@@ -132,7 +145,8 @@ def signs_of(connection: Connection) -> Signs:
         moved=writer.moved,
         written=writer.outbox.written,
         spoken=connection.spoken,
-        paused=reader.paused(),
+        composing=writer.composing,
+        paused=reader.paused() and not reader.driving,
         waiting=writer.outbox.size > 0,
         eof=reader.eof,
     )

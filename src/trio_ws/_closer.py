@@ -107,6 +107,7 @@ class Closer:
         if self._wire.immediate:
             self._wire.close_now()
         self._writer.stop()
+        self._reader.protocol.release()
         self.gone = True
         if self._vanished is not None:
             self._vanished.set()
@@ -122,9 +123,9 @@ class Closer:
 
     async def _see_out(self, patience: trio.CancelScope) -> None:
         with patience:
-            await self._reader.until(lambda: False)
-            await self._writer.drained()
             try:
+                await self._reader.until(lambda: False)
+                await self._writer.drained()
                 if self.linger:
                     await self._drain_input()
                 await self._wire.aclose()

@@ -25,8 +25,10 @@ class Inbox:
         messages: complete messages, oldest first.
         pieces: of the message being streamed, oldest first; None while none is streamed.
         streamed_whole: the last piece of that message is among them.
-        waiting: an upper bound of the bytes that messages and pieces take in memory.
+        waiting: an upper bound of the bytes that all of this takes in memory, the beginning of a
+            message that is not whole yet included.
         received: messages that have arrived whole so far.
+        fragments: pieces that have arrived so far, the last ones of messages not counted.
         discarding: keep nothing any more (we have closed).
     """
 
@@ -35,6 +37,7 @@ class Inbox:
         "_skipping",
         "_text",
         "discarding",
+        "fragments",
         "messages",
         "pieces",
         "received",
@@ -53,6 +56,7 @@ class Inbox:
         self.streamed_whole = False
         self.waiting = 0
         self.received = 0
+        self.fragments = 0
         self.discarding = False
 
     def add(self, piece: str | bytes, *, last: bool) -> None:
@@ -62,12 +66,14 @@ class Inbox:
             if self._partial is None and not self._elsewhere():
                 self._keep(self.messages, piece)
                 return
+        else:
+            self.fragments += 1
         if self._elsewhere():
             self._add_elsewhere(piece, last=last)
             return
         if self._partial is None:
             self._partial, self._text = BytesIO(), isinstance(piece, str)
-        self._partial.write(piece.encode() if isinstance(piece, str) else piece)
+        self.waiting += self._partial.write(piece.encode() if isinstance(piece, str) else piece)
         if last:
             self._keep(self.messages, self._gathered())
 
@@ -94,6 +100,7 @@ class Inbox:
     def _gathered(self) -> str | bytes:
         assert self._partial is not None
         gathered, self._partial = self._partial, None
+        self.waiting -= gathered.tell()
         return str(gathered.getbuffer(), "utf-8") if self._text else gathered.getvalue()
 
     def pop(self) -> str | bytes:
@@ -107,9 +114,16 @@ class Inbox:
         self.discarding = True
         self._partial = None
         self.messages.clear()
-        if self.pieces is not None:
+        if self.pieces:
             self.pieces.clear()
+            self.streamed_whole = False  # who reads it must not take the rest for its end
         self.waiting = 0
+
+    def give_up(self) -> None:
+        """Nothing more comes: a message of which only the beginning is here will never be whole."""
+        if self._partial is not None:
+            self.waiting -= self._partial.tell()
+            self._partial = None
 
     # -- one message, piece by piece -------------------------------------------------------------
 

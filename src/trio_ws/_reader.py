@@ -51,6 +51,7 @@ class Reader:
         driving: a task is reading the socket.
         eof: the peer's bytes have ended without a Close.
         bytes_in: bytes read so far.
+        receiving: a task is in `receive` or reads a message piece by piece.
         receiver: where a task in `receive` parks while another one drives.
         waiters: where everybody else parks.
     """
@@ -59,6 +60,7 @@ class Reader:
         "_owner",
         "_read_ahead",
         "_services",
+        "_wanted",
         "_wire",
         "bytes_in",
         "driving",
@@ -66,6 +68,7 @@ class Reader:
         "messages",
         "protocol",
         "receiver",
+        "receiving",
         "waiters",
     )
 
@@ -86,6 +89,8 @@ class Reader:
         self.bytes_in = 0
         self.driving = False
         self.eof = False
+        self.receiving = False
+        self._wanted = False  # by a task that has parked while the background drives
         self.receiver: trio.lowlevel.ParkingLot | None = None
         self.waiters: trio.lowlevel.ParkingLot | None = None
 
@@ -100,6 +105,7 @@ class Reader:
                 if self.eof:
                     owner.lose()
                 elif self.driving or self.paused():
+                    self._wanted = True
                     await self.waiters.park()
                 else:
                     await self.drive()
@@ -113,9 +119,19 @@ class Reader:
         elif self.driving:
             if self.receiver is None:
                 self.receiver = trio.lowlevel.ParkingLot()
+            self._wanted = True
             await self.receiver.park()
         else:
             await self.drive()
+
+    def begin_receiving(self) -> None:
+        if self.receiving:
+            raise trio.BusyResourceError("another task is receiving on this connection")
+        self.receiving = True
+
+    def end_receiving(self) -> None:
+        self.receiving = False
+        self.hand_over()
 
     def paused(self) -> bool:
         """Whether reading must wait for `receive`: what was read ahead fills its bound."""
@@ -178,18 +194,24 @@ class Reader:
         """Read, once, for a connection that nobody reads; the attendant calls it at a tick."""
         if self.driving or self.eof or self.paused():
             return
-        if self.protocol.unparsed or self.read_now():
+        if not self.protocol.unparsed and self.read_now():
             self.digest()
-        elif not self._wire.immediate:
+        if self._driven_in_background():
             self._services.start(self._drive_in_background)
+
+    def _driven_in_background(self) -> bool:
+        """Whether there is something to do for a background driver: all reading where the wire
+        cannot be tried; else only parsing what was read, if it is more than one go."""
+        if self.driving or self.eof or self.paused() or self._owner.closed is not None:
+            return False
+        return self.protocol.unparsed or not self._wire.immediate
 
     async def _drive_in_background(self) -> None:
         """Drive for nobody in particular until somebody comes. No read is ever cancelled: who comes
         parks, and drives on when the read in hand is done."""
-        while not (self.driving or self.eof or self.paused() or self._owner.closed is not None):
+        self._wanted = False
+        while self._driven_in_background() and not self._wanted:
             await self.drive()
-            if self.receiver or self.waiters:
-                break
         self.hand_over()
 
     def digest(self) -> None:

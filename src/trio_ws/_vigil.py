@@ -4,16 +4,21 @@ Lives here: what the flags of the hot path mean at a tick, and what is to be don
 here: the flags' setting, tasks, sockets, a clock of its own.
 
 The theory. Life is any byte from the peer, or any byte that a full send buffer takes. The hot path
-only sets flags; whoever ticks reads the clock, so every verdict carries one tick of tolerance.
+only sets flags; whoever ticks reads the clock, so every verdict carries one tick of tolerance: it
+may come a tick late, and never early. What a tick finds is taken to have begun at this very tick.
 
-* After `ping_interval` without life a ping goes out (a little earlier, by chance, so that
-  connections that began together do not ping together). Without life for `ping_timeout` after it,
-  and never sooner than interval plus timeout after the last sign, the peer is dead. The ping's
-  clock starts when its last byte has left and again whenever we resume reading: while *we* do not
-  read, the peer cannot answer.
+* After `ping_interval` without life a ping goes out, at the last tick before (a little earlier, by
+  chance, so that connections that began together do not ping together). Without life for
+  `ping_timeout` after it, and never sooner than interval plus timeout after the last sign, the peer
+  is dead. The ping's clock starts when its last byte has left and again whenever we resume reading:
+  while *we* do not read, the peer cannot answer.
 * A second clock: bytes wait to be written and none has left for `ping_timeout`: dead, however
   chatty the peer is.
-* `idle_timeout` counts messages, `max_lifetime` counts nothing: the connection is closed, politely.
+* `idle_timeout` counts messages and their fragments, `max_lifetime` counts nothing: the connection
+  is closed, politely.
+* A tick that comes much too late was not waited for: the process was stopped, or a task kept the
+  loop for itself. Nobody was listened to meanwhile, so for all clocks but `max_lifetime` that time
+  has not passed; the reading resumes now.
 """
 
 from __future__ import annotations
@@ -29,6 +34,19 @@ if TYPE_CHECKING:
 
 JITTER = 0.1
 """Part of `ping_interval` by which a ping may come early."""
+
+TICK = 1.0
+"""Seconds between two looks at most: what a peer may wait for a pong from a busy handler."""
+
+LATE = 2.0
+"""A tick after more than so many times its due is late. Ticks are a quarter of the shortest clock,
+so that a delay which is not taken for one is no more than half of any clock."""
+
+
+def tick_of(limits: Limits) -> float:
+    """Seconds between two looks: four in the shortest clock, and `TICK` at most."""
+    clocks = (limits.ping_interval, limits.ping_timeout, limits.idle_timeout, limits.max_lifetime)
+    return min(TICK, *(clock / 4 for clock in clocks if clock is not None), limits.close_timeout)
 
 
 class Verdict(Enum):
@@ -51,7 +69,8 @@ class Signs:
         bytes_in: bytes the peer has sent so far.
         moved: a full send buffer took bytes.
         written: bytes the transport has taken so far.
-        spoken: messages sent and received so far.
+        spoken: messages and fragments sent and received so far.
+        composing: the application is writing a message in pieces.
         paused: we do not read, because the application does not.
         waiting: bytes wait to be written.
         eof: the peer's bytes have ended without a Close, and nobody has asked yet.
@@ -61,6 +80,7 @@ class Signs:
     moved: bool
     written: int
     spoken: int
+    composing: bool
     paused: bool
     waiting: bool
     eof: bool
@@ -70,22 +90,25 @@ class Vigil:
     """The clocks of one connection. Times are seconds of the caller's clock.
 
     Attributes:
-        bytes_in: what the peer had sent at the last tick.
-        ping: the keepalive ping that no sign of life has followed yet.
+        ping: the last keepalive ping.
     """
 
     __slots__ = (
         "_born",
+        "_bytes_in",
         "_early",
         "_eof_since",
         "_last_life",
         "_last_spoken",
         "_limits",
         "_moved_at",
+        "_paused",
         "_reading_since",
         "_spoken",
+        "_ticked_at",
+        "_unanswered",
+        "_waiting",
         "_written",
-        "bytes_in",
         "ping",
     )
 
@@ -96,30 +119,24 @@ class Vigil:
         """
         self._limits = limits
         self._early = 1.0 - JITTER * chance
-        self._born = self._last_life = self._last_spoken = now
+        self._born = self._last_life = self._last_spoken = self._ticked_at = now
         self._moved_at = self._reading_since = now
         self._eof_since = math.inf
-        self._spoken = self._written = 0
-        self.bytes_in = 0
+        self._bytes_in = self._spoken = self._written = 0
+        self._paused = self._waiting = self._unanswered = False
         self.ping: PendingPing | None = None
 
-    def tick(self, now: float, signs: Signs) -> Verdict:
-        """Read the flags. The caller does what the verdict says; after PING it sets `ping`."""
+    def tick(self, now: float, signs: Signs, tick: float = TICK) -> Verdict:
+        """Read the flags. The caller does what the verdict says; for PING it sets `ping`.
+
+        Args:
+            tick: the seconds that were to pass since the last tick.
+        """
+        if now - self._ticked_at > LATE * tick:
+            self._forgive(now - self._ticked_at, now)
+        self._ticked_at = now
+        self._read(now, signs)
         limits = self._limits
-        if signs.moved or signs.bytes_in != self.bytes_in:
-            self.bytes_in = signs.bytes_in
-            self._last_life = now
-            self.ping = None
-        if signs.written != self._written or not signs.waiting:
-            self._written, self._moved_at = signs.written, now
-        if signs.paused:
-            self._reading_since = now
-        if signs.spoken != self._spoken:
-            self._spoken, self._last_spoken = signs.spoken, now
-        if not signs.eof:
-            self._eof_since = math.inf
-        elif self._eof_since == math.inf:
-            self._eof_since = now
         timeout = limits.ping_timeout
         if timeout is not None and now - self._moved_at >= timeout:
             return Verdict.NO_PROGRESS
@@ -129,18 +146,46 @@ class Vigil:
             return Verdict.IDLE
         if limits.max_lifetime is not None and now - self._born >= limits.max_lifetime:
             return Verdict.TOO_OLD
-        return Verdict.NOTHING if signs.eof or signs.paused else self._silence(now)
+        return Verdict.NOTHING if signs.eof or signs.paused else self._silence(now, tick)
 
-    def _silence(self, now: float) -> Verdict:
+    def _forgive(self, lost: float, now: float) -> None:
+        self._last_life += lost
+        self._last_spoken += lost
+        self._moved_at += lost
+        self._eof_since += lost
+        self._reading_since = now
+
+    def _read(self, now: float, signs: Signs) -> None:
+        if signs.moved or signs.bytes_in != self._bytes_in:
+            self._bytes_in, self._last_life = signs.bytes_in, now
+            self._unanswered = False
+        if signs.written != self._written or not (signs.waiting and self._waiting):
+            self._written, self._moved_at = signs.written, now
+        self._waiting = signs.waiting
+        if signs.paused or self._paused:
+            self._paused, self._reading_since = signs.paused, now
+        if signs.composing or signs.spoken != self._spoken:
+            self._spoken, self._last_spoken = signs.spoken, now
+        if not signs.eof:
+            self._eof_since = math.inf
+        elif self._eof_since == math.inf:
+            self._eof_since = now
+
+    def _silence(self, now: float, tick: float) -> Verdict:
         interval, timeout = self._limits.ping_interval, self._limits.ping_timeout
         if interval is None:
             return Verdict.NOTHING
-        if self.ping is None:
-            due = self._last_life + interval * self._early
-            return Verdict.PING if now >= due else Verdict.NOTHING
-        if timeout is None or self.ping.sent_at is None:
+        left = None if self.ping is None else self.ping.sent_at
+        if not self._unanswered:
+            if now + tick <= self._last_life + interval * self._early:
+                return Verdict.NOTHING  # the next tick is early enough
+            if self.ping is not None and left is None:
+                return Verdict.NOTHING  # it has not even left; a second one would say no more
+            self._unanswered = True
+            return Verdict.PING
+        if timeout is None or left is None:
             return Verdict.NOTHING
-        deadline = max(self.ping.sent_at, self._reading_since) + timeout
+        deadline = max(left, self._reading_since) + timeout
         if now >= max(deadline, self._last_life + interval + timeout):
             return Verdict.NO_LIFE
         return Verdict.NOTHING
