@@ -176,6 +176,10 @@ class PerMessageDeflate(Extension):
             return False
         return probe.eof and not more
 
+    def release(self) -> None:
+        """Nothing comes or goes any more: free the zlib streams."""
+        self._inflater = self._compressor = None
+
     def _refuse(self, why: str) -> CloseReason:
         self.verdict = why
         self._inflater = None

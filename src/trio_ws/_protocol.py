@@ -214,6 +214,15 @@ class Protocol:
                 control.append(event)  # type: ignore[arg-type]
         return control
 
+    def release(self) -> None:
+        """The connection is gone: let go what is large, except for whole messages. It cannot wait
+        for the garbage collector, who counts objects and not bytes."""
+        self.over = True
+        self.unparsed = False
+        self.inbox.give_up()
+        if self._deflate is not None:
+            self._deflate.release()
+
     def _final(self, event: CloseConnection) -> PeerClose | Failure:
         self.over = True
         self.unparsed = False
