@@ -11,6 +11,7 @@ import random
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -319,6 +320,55 @@ async def test_a_protocol_error_is_answered_with_1002() -> None:
         assert info.value.close.initiator == "local"
         await peer.expect_close(1002)
         await peer.aclose()
+
+
+@pytest.mark.row("D13")
+async def test_replies_to_messages_before_a_fault_go_out_before_our_close() -> None:
+    """A fault in the same read as complete messages waits until they have been received."""
+    async with opposite() as (ws, peer, _):
+        await peer.send_message("one")
+        await peer.send_message("two")
+        await peer.send_frame(0x3, b"bad")
+        for expected in ("one", "two"):
+            message = await ws.receive()
+            assert message == expected
+            assert ws.closed is None
+            await ws.send(message)
+        with pytest.raises(ConnectionClosed):
+            await ws.receive()
+        assert await peer.receive_message() == "one"
+        assert await peer.receive_message() == "two"
+        await peer.expect_close(1002)
+        await peer.aclose()
+
+
+@pytest.mark.row("D13")
+async def test_a_fault_behind_messages_is_settled_when_nobody_receives(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Who waits for the end hears of it within two ticks of the attendant; the messages that came
+    before can still be received."""
+    received: list[str | bytes] = []
+
+    async def handler(ws: WebSocket) -> None:
+        received.append(await ws.receive())
+        with trio.fail_after(2.1):
+            assert (await ws.wait_closed()).code == 1002
+        received.append(await ws.receive())
+        with pytest.raises(ConnectionClosed):
+            await ws.receive()
+
+    near, far = trio.testing.memory_stream_pair()
+    nursery.start_soon(partial(serve_stream, handler, near, raise_handler_errors=True))
+    peer = RawPeer(far)
+    await peer.request()
+    await peer.send_message("one")
+    await peer.send_message("two")
+    await peer.send_frame(0x3, b"bad")
+    await peer.expect_close(1002)
+    await peer.aclose()
+    await trio.testing.wait_all_tasks_blocked()
+    assert received == ["one", "two"]
 
 
 @pytest.mark.row("D17")

@@ -33,6 +33,8 @@ class Owner(Protocol):
 
     closed: Close | None
 
+    @property
+    def closing(self) -> bool: ...
     def answer_ping(self, payload: bytes) -> None: ...
     def pong_arrived(self, payload: bytes) -> None: ...
     def peer_closed(self, event: PeerClose) -> None: ...
@@ -50,6 +52,9 @@ class Reader:
         messages: complete messages that nobody has received, oldest first.
         driving: a task is reading the socket.
         eof: the peer's bytes have ended without a Close.
+        fault: the peer broke the protocol behind messages that wait to be received. It is acted
+            upon when they have been, so that their replies go out before our Close; or at the
+            attendant's next tick.
         bytes_in: bytes read so far.
         receiving: a task is in `receive` or reads a message piece by piece.
         receiver: where a task in `receive` parks while another one drives.
@@ -65,6 +70,7 @@ class Reader:
         "bytes_in",
         "driving",
         "eof",
+        "fault",
         "messages",
         "protocol",
         "receiver",
@@ -89,6 +95,7 @@ class Reader:
         self.bytes_in = 0
         self.driving = False
         self.eof = False
+        self.fault: Failure | None = None
         self.receiving = False
         self._wanted = False  # by a task that has parked while the background drives
         self.receiver: trio.lowlevel.ParkingLot | None = None
@@ -104,7 +111,7 @@ class Reader:
             while not done() and owner.closed is None:
                 if self.eof:
                     owner.lose()
-                elif self.driving or self.paused():
+                elif self.driving or self.fault or self.paused():
                     self._wanted = True
                     await self.waiters.park()
                 else:
@@ -114,7 +121,9 @@ class Reader:
 
     async def for_message(self) -> None:
         """One wait of the task in `receive`; the caller looks again. Cancelled: as `until`."""
-        if self.eof:
+        if self.fault is not None:
+            self._owner.peer_failed(self.fault)
+        elif self.eof:
             self._owner.lose()
         elif self.driving:
             if self.receiver is None:
@@ -192,7 +201,9 @@ class Reader:
 
     def attend(self) -> None:
         """Read, once, for a connection that nobody reads; the attendant calls it at a tick."""
-        if self.driving or self.eof or self.paused():
+        if self.fault is not None:
+            self._owner.peer_failed(self.fault)
+        if self.driving or self.eof or self.fault or self.paused():
             return
         if not self.protocol.unparsed and self.read_now():
             self.digest()
@@ -202,7 +213,9 @@ class Reader:
     def _driven_in_background(self) -> bool:
         """Whether there is something to do for a background driver: all reading where the wire
         cannot be tried; else only parsing what was read, if it is more than one go."""
-        if self.driving or self.eof or self.paused() or self._owner.closed is not None:
+        if self.driving or self.eof or self.fault or self.paused():
+            return False
+        if self._owner.closed is not None:
             return False
         return self.protocol.unparsed or not self._wire.immediate
 
@@ -228,6 +241,8 @@ class Reader:
                     owner.pong_arrived(bytes(event.payload))
                 elif isinstance(event, PeerClose):
                     owner.peer_closed(event)
+                elif self.messages and not owner.closing:
+                    self.fault = event
                 else:
                     owner.peer_failed(event)
             owner.digested()
