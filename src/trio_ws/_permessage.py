@@ -209,6 +209,17 @@ class PerMessageDeflate(Extension):
             return rsv, data  # nothing was gained, and no later message builds upon it
         return (RsvBits(True, rsv.rsv2, rsv.rsv3) if first else rsv), compressed
 
+    def kind_of(self, size: int) -> tuple[int, ...] | None:
+        """What another connection must have in common with this one for a whole message of `size`
+        bytes to be the same frame on both: () if it is not compressed, None if nothing is enough,
+        because the frame builds upon earlier ones."""
+        self.compress_next = None
+        if not self._wanted(size, whole=True):
+            return ()
+        if not self._out_alone:
+            return None
+        return self._out_bits, self._level, self._mem_level
+
     def _wanted(self, size: int, *, whole: bool) -> bool:
         if self._out_bits < MIN_BITS:  # zlib cannot; sending it as it is remains allowed
             return False

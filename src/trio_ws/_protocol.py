@@ -141,11 +141,17 @@ class Guard(Extension):
         return None
 
 
+def plain_frame(message: str | bytes) -> bytes:
+    """A whole message as a server sends it uncompressed; ValueError as `Protocol.encode`."""
+    return bytes(_FRAMERS[False].send_data(message))
+
+
 class Protocol:
     """One connection's frames, both directions.
 
     Attributes:
         inbox: the messages that have arrived.
+        plain: a message is the same frame here as on any other plain connection.
         unparsed: bytes have arrived that `parse` has not looked at.
         over: the last word has been said, nothing more is parsed.
     """
@@ -158,6 +164,7 @@ class Protocol:
         "_guard",
         "inbox",
         "over",
+        "plain",
         "unparsed",
     )
 
@@ -176,6 +183,7 @@ class Protocol:
         )
         self._events: Iterator[Event] | None = None
         self._framer = _FRAMERS[client]
+        self.plain = not client and self._deflate is None
         self.inbox = Inbox()
         self.unparsed = bool(trailing_data)
         self.over = False
@@ -261,6 +269,24 @@ class Protocol:
             return self._engine.send(TextMessage(data=message, message_finished=final))
         data: bytes = message  # type: ignore[assignment]  # the engine takes any buffer
         return self._engine.send(BytesMessage(data=data, message_finished=final))
+
+    def encode_shared(self, message: str | bytes, size: int, shared: dict[object, bytes]) -> bytes:
+        """`encode` for one message that many connections send: frames that serve several of them
+        are kept in `shared`, by what their connections must have in common.
+
+        Args:
+            size: of the payload, bytes.
+        """
+        if self.plain:
+            kind: object = ()
+        else:
+            kind = self._deflate.kind_of(size) if self._deflate is not None else None
+        if kind is None or self._framer is not _FRAMERS[False]:
+            return self.encode(message)  # a compressor's next words, or masked
+        frame = shared.get(kind)
+        if frame is None:
+            frame = shared[kind] = self.encode(message) if kind else plain_frame(message)
+        return frame
 
     def ping(self, payload: bytes) -> bytes:
         return self._engine.send(Ping(payload=payload))

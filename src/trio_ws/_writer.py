@@ -8,10 +8,14 @@ then on they are not the sender's any more. `write_out` offers them to the kerne
 kernel does not take is the flusher's, a service task: while it is at work it is the only writer, so
 bytes never interleave, and no user's cancel scope surrounds it. It looks at `stopped` after every
 await, because the connection may have ended meanwhile.
+
+Rooms do not wait: what they have for a full outbox stands in a `Feed`, in line with the senders.
+Whenever there is room, the feed fills it up to the turn of the first sender, and then he is woken.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,8 +24,6 @@ import trio
 from ._outbox import Outbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ._services import Services
     from ._wire import SocketWire, StreamWire, Wire
 
@@ -30,6 +32,32 @@ class Mark(Protocol):
     """Something that wants to know when its last byte has left."""
 
     sent_at: float | None
+
+
+LAST = sys.maxsize
+"""The turn of who comes now: behind everything."""
+
+
+class Feed(Protocol):
+    """Messages that wait for room in the outbox, numbered in one line with the senders."""
+
+    def enter(self) -> int:
+        """A sender's turn: behind what waits now."""
+
+    def leave(self, turn: int) -> None:
+        """That sender waits no more."""
+
+    def ahead(self, turn: int) -> bool:
+        """Whether a message waits whose place is before `turn`."""
+
+    def pump(self) -> None:
+        """Move messages into the outbox: while it `takes` any, up to the first sender's turn."""
+
+
+class Full(Protocol):
+    """Whether a frame must wait; `turn` is what the feed gave to who waits already."""
+
+    def __call__(self, turn: int = LAST) -> bool: ...
 
 
 class Owner(Protocol):
@@ -46,6 +74,7 @@ class Writer:
         pressed: the attendant saw it blocked at its last tick.
         moved: a full wire has taken bytes since then.
         composing: a message is being written in pieces.
+        feed: what rooms have for this connection; None if it never joined one.
         stopped: nothing will ever be written again.
     """
 
@@ -61,6 +90,7 @@ class Writer:
         "_wire",
         "blocked",
         "composing",
+        "feed",
         "moved",
         "outbox",
         "pressed",
@@ -82,6 +112,7 @@ class Writer:
         self.pressed = False
         self.moved = False
         self.composing = False
+        self.feed: Feed | None = None
         self.stopped = False
 
     # -- writing ---------------------------------------------------------------------------------
@@ -110,7 +141,7 @@ class Writer:
         except (OSError, trio.ClosedResourceError) as exc:
             self._fail(exc)
         else:
-            if self._marks or self._room or self._drained:
+            if self._marks or self._room or self._drained or self.feed:
                 self._progress()
 
     async def _flush_socket(self, wire: SocketWire) -> None:
@@ -181,6 +212,8 @@ class Writer:
         outbox = self.outbox
         while self._marks and self._marks[0][0] <= outbox.written:
             self._marks.popleft()[1].sent_at = trio.current_time()
+        if self.feed is not None:
+            self.feed.pump()
         self._pass_room_on()
         if self._drained and not outbox.size:
             self._drained.unpark_all()
@@ -191,26 +224,45 @@ class Writer:
             self._marks = deque()
         self._marks.append((self.outbox.queued, mark))
 
-    def full(self) -> bool:
-        """Whether a message must wait: above the high-water mark, or behind a message that is
-        being written in pieces; never once sealed."""
-        high = self.outbox.size >= self._high_water or self.composing
-        return high and not self.outbox.sealed
+    def takes(self) -> bool:
+        """Whether the outbox takes a frame that no message in pieces would be torn by."""
+        outbox = self.outbox
+        return outbox.size < self._high_water and not self.composing and not outbox.sealed
 
-    def full_for_pieces(self) -> bool:
-        """The same for a ping, or a piece of that message."""
+    def full(self, turn: int = LAST) -> bool:
+        """Whether a message must wait: above the high-water mark, or behind a message that is
+        being written in pieces, or behind what rooms have for this connection; never once
+        sealed."""
+        if self.outbox.sealed:
+            return False
+        behind = self.feed is not None and self.feed.ahead(turn)
+        return behind or self.composing or self.outbox.size >= self._high_water
+
+    def full_for_pieces(self, turn: int = LAST) -> bool:  # noqa: ARG002  as `full`
+        """The same for a ping, or a piece of that message: they wait for bytes only."""
         return self.outbox.size >= self._high_water and not self.outbox.sealed
 
-    async def room(self, full: Callable[[], bool]) -> None:
-        """Wait until ``full()`` is false. Cancelled: nothing has happened."""
+    async def room(self, full: Full) -> None:
+        """Wait until ``full`` is false. Cancelled: nothing has happened."""
         self.write_out()  # what was left for the next scheduler pass must not wait for itself
         if self._room is None:
             self._room = trio.lowlevel.ParkingLot()
+        feed = self.feed
+        turn = feed.enter() if feed is not None else 0
         try:
-            while full():
+            while full(turn):
                 await self._room.park()
         finally:
+            if feed is not None:
+                feed.leave(turn)
+                self.feed_out()
             self._pass_room_on()
+
+    def feed_out(self) -> None:
+        """There may be room: let in what rooms have."""
+        if self.feed is not None:
+            self.feed.pump()
+            self.write_out()
 
     def _pass_room_on(self) -> None:
         """Wake who may go on: one sender, who wakes the next; while a message is being written in
@@ -221,6 +273,7 @@ class Writer:
     def end_composing(self) -> None:
         """That message is complete, or never will be."""
         self.composing = False
+        self.feed_out()
         self.wake_senders()
 
     def wake_senders(self) -> None:
