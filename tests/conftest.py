@@ -1,7 +1,7 @@
 """Fixtures that more than one test file needs, and how hypothesis behaves here.
 
-Lives here: certificates, profiles, and running an example as its own process. Must never live here:
-a helper that only one file uses (it belongs there), or a peer or stream double
+Lives here: certificates, profiles, a server in memory, running an example as its own process. Must
+never live here: a helper that only one file uses (it belongs there), or a peer or stream double
 (`trio_ws.testing` has them, users need them too).
 """
 
@@ -17,13 +17,15 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
 import trio
+import trio.testing
 import trustme
 
+from trio_ws import Limits, Server, WebSocket, serve_listeners
 from trio_ws.testing import RawPeer
 
 if TYPE_CHECKING:
@@ -157,3 +159,69 @@ async def run_example(
 def running() -> Callable[..., AbstractAsyncContextManager[Running]]:
     """`run_example`: an example as a process of its own."""
     return run_example
+
+
+async def echo(ws: WebSocket) -> None:
+    async for message in ws:
+        await ws.send(message)
+
+
+class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
+    """Accepts what `put` and `connect` put in."""
+
+    def __init__(self) -> None:
+        self._send, self._receive = trio.open_memory_channel[Any](1000)
+        self.closed = False
+
+    def connect(self) -> trio.StapledStream[Any, Any]:
+        ours, theirs = trio.testing.memory_stream_pair()
+        self.put(theirs)
+        return ours
+
+    def put(self, stream: trio.abc.Stream) -> None:
+        self._send.send_nowait(stream)
+
+    async def accept(self) -> trio.abc.Stream:
+        return await self._receive.receive()  # type: ignore[no-any-return]
+
+    async def aclose(self) -> None:
+        self.closed = True
+        self._receive.close()
+        await trio.lowlevel.checkpoint()
+
+
+class Served:
+    """A server in memory, in the nursery of the test; and when `serve_listeners` returned.
+
+    Its clocks stand still: no pings, and a close that nobody answers is waited for.
+    """
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.nursery = nursery
+        self.listener = MemoryListener()
+        self.scope = trio.CancelScope()
+        self.returned_at: float | None = None
+        self.server: Server
+
+    async def start(self, handler: Any = echo, **options: Any) -> None:
+        options.setdefault("limits", Limits(close_timeout=1000, cancel_grace=0, ping_interval=None))
+
+        async def run(task_status: trio.TaskStatus[Server]) -> None:
+            with self.scope:
+                await serve_listeners(handler, [self.listener], task_status=task_status, **options)
+                self.returned_at = trio.current_time()
+
+        self.server = await self.nursery.start(run)
+
+    async def peers(self, count: int) -> list[RawPeer]:
+        found = []
+        for _ in range(count):
+            found.append(RawPeer(self.listener.connect()))
+            await found[-1].request()
+        return found
+
+
+@pytest.fixture
+def served(nursery: trio.Nursery) -> Served:
+    """A server in memory; the test starts it."""
+    return Served(nursery)

@@ -45,6 +45,7 @@ FLOORS = (
     # 2, I/O: the only place that awaits bytes
     (
         "_endings",
+        "_instruments",
         "_services",
         "_wire",
         "_writer",
@@ -60,9 +61,12 @@ FLOORS = (
         "_attendant",
         "_outcome",
         "_reports",
+        "_stats",
         "_listeners",
+        "_entrance",
         "_opening",
         "_life",
+        "_draining",
         "_accepting",
         "_server",
         "_client_options",

@@ -525,16 +525,17 @@ async def test_a_tls_proxy_that_is_not_trusted_is_hinted_at_once_per_origin(
 ) -> None:
     """Same host, other scheme: the operator is told what to set, once; every refusal is logged."""
     caplog.set_level(logging.INFO, "trio_ws.handshake")
+    from trio_ws._entrance import Entrance
     from trio_ws._opening import opening_handshake
     from trio_ws._options import ServerOptions
-    from trio_ws._reports import Hints
+    from trio_ws._stats import Totals
 
-    hints = Hints()
+    entrance = Entrance(Totals())
     for origin in (b"https://localhost", b"https://localhost"):
         ours, theirs = trio.testing.memory_stream_pair()
         await ours.send_all(upgrade_head(headers=[(b"Origin", origin)]))
         await ours.send_eof()
-        assert await opening_handshake(theirs, echo, ServerOptions(), hints=hints) is None
+        assert await opening_handshake(theirs, echo, ServerOptions(), entrance=entrance) is None
     levels = [record.levelno for record in caplog.records]
     assert levels == [logging.INFO, logging.WARNING, logging.INFO]
     assert "trusted_proxies" in caplog.records[1].getMessage()

@@ -17,6 +17,7 @@ NAMES = [
     "serve",
     "serve_listeners",
     "serve_stream",
+    "serve_upgrade",
     "connect",
     "connect_stream",
     "reconnect",
@@ -26,6 +27,7 @@ NAMES = [
     # what they give
     "Server",
     "ServerOptions",
+    "ServerStats",
     "ClientOptions",
     "WebSocket",
     # values
@@ -43,6 +45,8 @@ NAMES = [
     "unsafe_any_origin",
     "Check",
     "Routes",
+    # who watches
+    "Instrument",
     # errors
     "WebSocketError",
     "HandshakeError",

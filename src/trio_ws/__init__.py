@@ -17,6 +17,7 @@ from ._errors import (
     Rejected,
     WebSocketError,
 )
+from ._instruments import Instrument
 from ._limits import Limits
 from ._listeners import open_tcp_listeners, open_unix_listener
 from ._options import ServerOptions
@@ -27,7 +28,8 @@ from ._request import UpgradeRequest
 from ._response import Accept, Response
 from ._routes import Routes
 from ._rules import Check
-from ._server import Server, serve, serve_listeners, serve_stream
+from ._server import Server, serve, serve_listeners, serve_stream, serve_upgrade
+from ._stats import ServerStats
 from ._websocket import WebSocket
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "serve",
     "serve_listeners",
     "serve_stream",
+    "serve_upgrade",
     "connect",
     "connect_stream",
     "reconnect",
@@ -44,6 +47,7 @@ __all__ = [
     # what they give
     "Server",
     "ServerOptions",
+    "ServerStats",
     "ClientOptions",
     "WebSocket",
     # values
@@ -61,6 +65,8 @@ __all__ = [
     "unsafe_any_origin",
     "Check",
     "Routes",
+    # who watches
+    "Instrument",
     # errors
     "WebSocketError",
     "HandshakeError",

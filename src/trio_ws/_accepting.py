@@ -45,8 +45,22 @@ LOG_INTERVAL = 1.0
 """Seconds between two log lines about it, over all listeners of a server."""
 
 
+LAST_ACCEPT = 0.01
+"""Seconds without a new stream after which the queue of a listener counts as empty. What queues is
+accepted without any waiting; this is for listeners of other kinds, and for one pass of the loop."""
+
+LAST_ACCEPTS = 1.0
+"""Seconds this may take in all: a flood must not keep the door open."""
+
+
 class Slots:
-    """The streams one server holds, and the bounds on them."""
+    """The streams one server holds, and the bounds on them.
+
+    Attributes:
+        held: how many there are now.
+        loops: accept loops at work, or about to be.
+        stopped: set when no more are to be accepted.
+    """
 
     def __init__(self, limits: Limits, policy: Policy) -> None:
         self.policy = policy
@@ -55,13 +69,45 @@ class Slots:
         self.by_address: Counter[str] = Counter()
         self.held = 0
         self.admitted = 0
+        self.loops = 0
+        self.stopped = trio.Event()
         self._room = trio.lowlevel.ParkingLot()
+        self._scopes: list[trio.CancelScope] = []
         self._next_log = -math.inf
 
     async def wait_for_room(self) -> None:
         """Wait until another stream may be held, be it only to refuse it."""
-        while self.held >= self.limit + EXTRA_STREAMS:
+        while self.full:
             await self._room.park()
+
+    async def wait_until_empty(self) -> None:
+        """Wait until no stream is held and none is accepted any more."""
+        while self.held or self.loops:
+            await self._room.park()
+
+    @property
+    def full(self) -> bool:
+        """Not one more stream may be held, not even to be refused."""
+        return self.held >= self.limit + EXTRA_STREAMS
+
+    def accepting(self) -> trio.CancelScope:
+        """A scope for an accept loop; `stop` cancels it."""
+        scope = trio.CancelScope()
+        self._scopes.append(scope)
+        if self.stopped.is_set():
+            scope.cancel()
+        return scope
+
+    def loop_ended(self) -> None:
+        """One accept loop is done."""
+        self.loops -= 1
+        self._room.unpark_all()
+
+    def stop(self) -> None:
+        """Accept no more than what queues already."""
+        self.stopped.set()
+        for scope in self._scopes:
+            scope.cancel()
 
     def take(self) -> Slot:
         """Hold one more stream; the caller releases the slot."""
@@ -142,8 +188,10 @@ async def accept_forever(
     slots: Slots,
     start: Callable[[trio.abc.Stream, Slot], None],
 ) -> None:
-    """Accept from one listener until cancelled; hand each stream with its slot to `start`. The
-    listener is closed at the end: nobody should queue where nobody accepts.
+    """Accept from one listener until cancelled or stopped; hand each stream with its slot to
+    `start`. The listener is closed at the end: nobody should queue where nobody accepts. If it is
+    stopped, what queues already is accepted first: the kernel would reset it, and only we can give
+    it an answer.
 
     Running out of descriptors or memory is waited out, longer each time, and logged at most once a
     second; other listeners do not notice. A listener that somebody closes is their way to stop
@@ -152,26 +200,57 @@ async def accept_forever(
     Raises:
         Exception: any other error of the listener's.
     """
-    pause = FIRST_PAUSE
     try:
-        while True:
-            await slots.wait_for_room()
-            try:
-                stream = await listener.accept()
-            except OSError as exc:
-                if exc.errno not in EXHAUSTED:
-                    raise
-                slots.complain(exc, pause)
-                await trio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
-                continue
-            pause = FIRST_PAUSE
-            await _keep_in_hand(stream, slots)
-            start(stream, slots.take())
+        with slots.accepting():
+            await _accept_on(listener, slots, start)
+        await _accept_queue(listener, slots, start)
     except trio.ClosedResourceError:
         log.warning("%r was closed; nothing is accepted there any more", listener)
     finally:
+        slots.loop_ended()
         await trio.aclose_forcefully(listener)
+
+
+async def _accept_on(
+    listener: trio.abc.Listener[trio.abc.Stream],
+    slots: Slots,
+    start: Callable[[trio.abc.Stream, Slot], None],
+) -> None:
+    pause = FIRST_PAUSE
+    while True:
+        await slots.wait_for_room()
+        try:
+            stream = await listener.accept()
+        except OSError as exc:
+            if exc.errno not in EXHAUSTED:
+                raise
+            slots.complain(exc, pause)
+            await trio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+            continue
+        pause = FIRST_PAUSE
+        await _keep_in_hand(stream, slots)
+        start(stream, slots.take())
+
+
+async def _accept_queue(
+    listener: trio.abc.Listener[trio.abc.Stream],
+    slots: Slots,
+    start: Callable[[trio.abc.Stream, Slot], None],
+) -> None:
+    """Accept what queues already, as far as it may be held: until nothing comes for a moment."""
+    with trio.move_on_after(LAST_ACCEPTS):
+        while not slots.full:
+            stream = None
+            with trio.move_on_after(LAST_ACCEPT):
+                try:
+                    stream = await listener.accept()
+                except OSError as exc:
+                    if exc.errno not in EXHAUSTED:
+                        raise
+            if stream is None:
+                return
+            start(stream, slots.take())
 
 
 async def _keep_in_hand(stream: trio.abc.Stream, slots: Slots) -> None:

@@ -18,24 +18,30 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, TypeVarTuple
 
 import trio
 
 from ._attendant import Attendant
 from ._connection import Connection
+from ._entrance import Entrance
+from ._instruments import Watchers
 from ._opening import opening_handshake
 from ._outcome import Outcome, holds_error, how_it_ended, interruptible
 from ._permessage import PerMessageDeflate
-from ._reports import Hints, report_end, request_line
+from ._reports import report_end, request_line
+from ._stats import Totals
 from ._websocket import WebSocket
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ._opening import Capacity, Opened
+    from ._opening import Capacity, HeadRead, Opened
     from ._options import Handler, ServerOptions
+    from ._request import Address
     from ._services import Services
+    from ._stats import ServerStats
 
 __all__ = ["Lives"]
 
@@ -50,6 +56,10 @@ class Lives:
     Attributes:
         open: those past their handshake whose socket or handler still lives.
         failure: what ends the server, if it is not cancellation.
+        entrance: what their handshakes share.
+        farewell: code and reason for every connection, once the server drains.
+        left: the peers whose connections had to be cut off when the server ended.
+        over: set when all of it is over, or the time for that is.
     """
 
     def __init__(self, handler: Handler, options: ServerOptions, services: Services) -> None:
@@ -59,7 +69,12 @@ class Lives:
         self.open: dict[WebSocket, Connection] = {}
         self.failure: BaseException | None = None
         self._attendant = Attendant(options.limits, services)
-        self._hints = Hints()
+        self._totals = Totals()
+        self._watchers = Watchers(options.instruments) if options.instruments else None
+        self.entrance = Entrance(self._totals, self._watchers)
+        self.farewell: tuple[int, str] | None = None
+        self.left: dict[WebSocket, Address] = {}
+        self.over = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._end_of_grace: float | None = None
         self._fewer = trio.lowlevel.ParkingLot()
@@ -67,11 +82,21 @@ class Lives:
     # -- the life of one connection --------------------------------------------------------------
 
     @trio.lowlevel.enable_ki_protection
-    async def live(self, stream: trio.abc.Stream, capacity: Capacity | None = None) -> None:
+    async def live(
+        self,
+        stream: trio.abc.Stream,
+        capacity: Capacity | None = None,
+        head: HeadRead | None = None,
+    ) -> None:
         """The life of one connection. Raises no Exception; the stream is gone after it."""
         try:
             opened = await opening_handshake(
-                stream, self.handler, self.options, capacity=capacity, hints=self._hints
+                stream,
+                self.handler,
+                self.options,
+                entrance=self.entrance,
+                capacity=capacity,
+                head=head,
             )
             if opened is not None:
                 await self._converse(opened)
@@ -95,15 +120,20 @@ class Lives:
             request=opened.request,
             subprotocol=opened.accept.subprotocol,
             context=opened.accept.context,
+            watchers=self._watchers,
         )
         self.open[ws] = connection
         self._attendant.watch(connection)
+        if self._watchers is not None:
+            self._watchers.opened(ws)
         try:
             await self._handle(ws, connection)
             await connection.wait_gone()
         finally:
-            await self._end(connection)
+            await self._end(ws, connection)
+            connection.on_end = None  # it holds `ws`, which holds the connection
             del self.open[ws]
+            self._totals.ended(connection)
             self._fewer.unpark_all()
             report_end(opened.request, connection.closed, trio.current_time() - started)
 
@@ -116,8 +146,12 @@ class Lives:
     async def _handle(self, ws: WebSocket, connection: Connection) -> None:
         """Run the handler and begin the end its outcome calls for."""
         raised: BaseException | None = None
+        scope = self._listen_for_end(ws, connection)
+        if self.farewell is not None:  # the drain began while the 101 was on its way
+            connection.start_close(*self.farewell)
         try:
-            await interruptible(self.handler, ws)
+            with scope or nullcontext():
+                await interruptible(self.handler, ws)
         except BaseException as exc:  # noqa: BLE001  ranked below; nothing is lost
             raised = exc
         outcome = how_it_ended(raised, ws.closed)
@@ -139,13 +173,29 @@ class Lives:
             connection.start_close(1000)
         await trio.lowlevel.checkpoint_if_cancelled()
 
-    async def _end(self, connection: Connection) -> None:
+    def _listen_for_end(self, ws: WebSocket, connection: Connection) -> trio.CancelScope | None:
+        """Have instruments told of the end, and the handler cancelled by it if that is wanted."""
+        scope = trio.CancelScope() if self.options.cancel_on_close else None
+        watchers = self._watchers
+
+        def ended() -> None:
+            assert connection.closed is not None
+            if scope is not None and not connection.own:
+                scope.cancel()
+            if watchers is not None:
+                watchers.closed(ws, connection.closed, connection.cause)
+
+        if scope is not None or watchers is not None:
+            connection.on_end = ended
+        return scope
+
+    async def _end(self, ws: WebSocket, connection: Connection) -> None:
         """See the connection gone, politely until the shared grace is over, then at once."""
         if trio.current_effective_deadline() == -math.inf:
             with trio.CancelScope(shield=True, deadline=self.end_of_grace()):
                 connection.start_close(self.options.cancel_code, self.options.cancel_reason)
                 await connection.wait_gone()
-        connection.kill()
+        self._cut_off(ws, connection)
         with trio.CancelScope(shield=True):
             await connection.wait_gone()
 
@@ -171,6 +221,8 @@ class Lives:
                 if how_it_ended(exc) is Outcome.CANCELLED:
                     await trio.lowlevel.checkpoint_if_cancelled()
                 raise
+        finally:
+            self.over.set()
         if self.failure is not None:
             raise self.failure
 
@@ -195,6 +247,10 @@ class Lives:
             self.failure = failure
         else:
             log.error("another failure while the server ends", exc_info=failure)
+        self.stop()
+
+    def stop(self) -> None:
+        """End the server, as if it were cancelled, but from inside: `run` returns."""
         assert self._nursery is not None
         self._nursery.cancel_scope.cancel()
 
@@ -214,6 +270,22 @@ class Lives:
             with trio.CancelScope(shield=True, deadline=self.end_of_grace()):
                 while self.open:
                     await self._fewer.park()
-            for connection in self.open.values():
-                connection.start_close(self.options.cancel_code, self.options.cancel_reason)
-                connection.kill()
+            self.close_what_is_left()
+
+    def close_what_is_left(self) -> None:
+        """Time is up: offer a Close to whoever has not heard one, and wait for nothing."""
+        code, reason = self.farewell or (self.options.cancel_code, self.options.cancel_reason)
+        for ws, connection in self.open.items():
+            connection.start_close(code, reason)
+            self._cut_off(ws, connection)
+        self._end_of_grace = -math.inf
+        self.over.set()
+
+    def _cut_off(self, ws: WebSocket, connection: Connection) -> None:
+        if not connection.gone:
+            self.left[ws] = ws.request.peer_address
+            connection.kill()
+
+    def stats(self) -> ServerStats:
+        """A snapshot."""
+        return self._totals.snapshot(self.open.values(), len(self.entrance.inside))

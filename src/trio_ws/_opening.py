@@ -4,9 +4,11 @@ Lives here: TLS, reading the head, asking the application, the deadline over all
 refusal so that the client can read it. Must never live here: a rule about requests (`_checks`,
 `_handshake`), frames, or the handler.
 
-Three things may end a handshake from outside, and differ in what the client sees. The deadline: 408
+Four things may end a handshake from outside, and differ in what the client sees. The deadline: 408
 while the head is incomplete, 503 from then on; nothing during TLS, or once the 101 is being
-written. Cancellation: not a byte more. A client that is gone: nothing to see.
+written. A drain: 503 at once, also while the head is incomplete; but TLS, a page in the making, and
+a 101 on its way go on, within the deadline. Cancellation: not a byte more. A client that is gone:
+nothing to see.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
-from ._checks import authorize_failed, too_slow
+from ._checks import authorize_failed, draining, too_slow
 from ._deflate import choose_offer_untrusted
 from ._handshake import (
     READ_SIZE,
@@ -29,7 +31,7 @@ from ._handshake import (
 from ._headers import printable_untrusted
 from ._outcome import Outcome, holds_error, how_it_ended, interruptible
 from ._policy import decide
-from ._reports import Hints, peer_name, report_answer
+from ._reports import peer_name
 from ._request import Address, UpgradeRequest
 from ._response import Accept, Refusal, Response, refuse
 from ._routes import Routes
@@ -38,9 +40,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._deflate import Agreement
+    from ._entrance import Entrance
     from ._options import Handler, ServerOptions
 
-__all__ = ["Opened", "opening_handshake"]
+__all__ = ["HeadRead", "Opened", "opening_handshake"]
 
 Capacity: TypeAlias = "Callable[[UpgradeRequest], Response | None]"
 
@@ -70,19 +73,38 @@ class Opened:
     trailing_data: bytes
 
 
+class HeadRead:
+    """A request whose head another server has read, in the place of the machine that reads one."""
+
+    head_complete = True
+
+    def __init__(self, request: UpgradeRequest, trailing_data: bytes) -> None:
+        self.trailing_data = trailing_data
+        self._request = request
+
+    def next_event(self) -> UpgradeRequest:
+        return self._request
+
+    def receive_data(self, data: bytes) -> None:  # noqa: ARG002  the machine's signature
+        raise AssertionError("there is nothing to read")
+
+
 async def opening_handshake(
     stream: trio.abc.Stream,
     handler: Handler,
     options: ServerOptions,
     *,
+    entrance: Entrance,
     capacity: Capacity | None = None,
-    hints: Hints,
+    head: HeadRead | None = None,
 ) -> Opened | None:
     """Read one request from `stream` and answer it, within ``limits.handshake_timeout``.
 
     Args:
         handler: asked for its routes only.
+        entrance: what this handshake shares with the others of its server.
         capacity: the table's row about room: a refusal, or None if there is some.
+        head: the request, if it has been read already.
 
     Returns:
         The opened connection; or None: the client was told otherwise, or is gone, and the stream
@@ -93,7 +115,8 @@ async def opening_handshake(
 
     Cancellation: the stream is closed without another byte.
     """
-    opening = Opening(stream, handler, options, capacity, hints)
+    opening = Opening(stream, handler, options, capacity=capacity, head=head, entrance=entrance)
+    entrance.inside.add(opening)
     try:
         opened = await opening.run()
     except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as exc:
@@ -104,6 +127,8 @@ async def opening_handshake(
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
+    finally:
+        entrance.inside.discard(opening)
     if opened is None:
         await trio.aclose_forcefully(stream)
     return opened
@@ -117,8 +142,10 @@ class Opening:
         stream: trio.abc.Stream,
         handler: Handler,
         options: ServerOptions,
+        *,
         capacity: Capacity | None,
-        hints: Hints,
+        head: HeadRead | None,
+        entrance: Entrance,
     ) -> None:
         peer_address, local_address = addresses_of(stream)
         self.peer = peer_name(peer_address)
@@ -126,8 +153,8 @@ class Opening:
         self._options = options
         self._routes = handler if isinstance(handler, Routes) else None
         self._capacity = capacity
-        self._hints = hints
-        self._machine = ServerHandshake(
+        self._entrance = entrance
+        self._machine: HeadRead | ServerHandshake = head or ServerHandshake(
             limits=options.limits,
             tls=isinstance(stream, trio.SSLStream),
             peer_address=peer_address,
@@ -135,23 +162,33 @@ class Opening:
         )
         self._request: UpgradeRequest | None = None
         self._may_answer = not isinstance(stream, trio.SSLStream)
+        self._patience = trio.CancelScope()
+        self._may_turn_away = False
 
     async def run(self) -> Opened | None:
         """The whole handshake."""
         answer: Opened | Accept | Response | None = None
-        with trio.move_on_after(self._options.limits.handshake_timeout) as deadline:
+        self._patience.deadline = trio.current_time() + self._options.limits.handshake_timeout
+        with self._patience:
             answer = await self._find_answer()
             if isinstance(answer, Accept):
                 answer = await self._switch(answer)
-        if deadline.cancelled_caught:
-            answer = too_slow(head_complete=self._machine.head_complete)
+        if self._patience.cancelled_caught:
+            late = too_slow(head_complete=self._machine.head_complete)
+            answer = draining() if self._entrance.closed else late
         if isinstance(answer, Opened):
+            self._entrance.admitted(answer.accept, answer.request, answer.trailing_data)
             return answer
         if isinstance(answer, Response):
-            report_answer(answer, self._request, self.peer, self._hints)
+            self._entrance.refused(answer, self._request, self.peer)
             if self._may_answer:
                 await self._deliver(answer)
         return None
+
+    def turn_away(self) -> None:
+        """The server drains: answer 503 now, unless there is an answer on its way."""
+        if self._may_turn_away:
+            self._patience.cancel()
 
     # -- finding the answer ----------------------------------------------------------------------
 
@@ -160,6 +197,9 @@ class Opening:
         if isinstance(self._stream, trio.SSLStream):
             await self._stream.do_handshake()
             self._may_answer = True
+        if self._entrance.closed:
+            return draining()
+        self._may_turn_away = True
         event = await self._read_head()
         if not isinstance(event, UpgradeRequest):
             return event
@@ -208,6 +248,7 @@ class Opening:
 
     async def _plain_page(self, request: UpgradeRequest) -> Response:
         assert self._options.http is not None
+        self._may_turn_away = False  # no new connection comes of it, and it is nearly done
         said, error = await ask(self._options.http, request)
         if error is None and not isinstance(said, Response):
             error = TypeError(f"http must return a Response, not {type(said).__name__}")
@@ -232,7 +273,7 @@ class Opening:
         except ValueError as exc:
             return authorize_failed(exc)
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._may_answer = False
+        self._may_answer = self._may_turn_away = False
         await self._stream.send_all(head)
         return Opened(
             stream=self._stream,

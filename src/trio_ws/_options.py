@@ -7,12 +7,13 @@ from a class; a test holds the two together.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypedDict
 
 from ._close import check_outgoing_close
 from ._deflate import Deflate
+from ._instruments import Instrument
 from ._limits import Limits
 from ._policy import Policy
 from ._request import UpgradeRequest
@@ -25,6 +26,13 @@ Handler: TypeAlias = Callable[[WebSocket], Awaitable[object]]
 Http: TypeAlias = Callable[[UpgradeRequest], Awaitable[Response]]
 Authorize: TypeAlias = Callable[[UpgradeRequest], Awaitable[Response | Accept | None]]
 
+KINDS: dict[str, type] = {
+    "policy": Policy,
+    "limits": Limits,
+    "cancel_on_close": bool,
+    "raise_handler_errors": bool,
+}
+
 
 class ServerKeywords(TypedDict, total=False):
     """The keyword arguments of `serve` and its kin; see `ServerOptions`."""
@@ -34,8 +42,10 @@ class ServerKeywords(TypedDict, total=False):
     compression: Deflate | None
     http: Http | None
     authorize: Authorize | None
+    instruments: Sequence[Instrument]
     cancel_code: int
     cancel_reason: str
+    cancel_on_close: bool
     raise_handler_errors: bool
 
 
@@ -69,6 +79,9 @@ class ServerOptions:
     returns a `Response` (refused), an `Accept` (its `context` becomes ``ws.context``), or None
     (accepted). Within `Limits.handshake_timeout`, else 503. If it raises: 500."""
 
+    instruments: Sequence[Instrument] = ()
+    """Objects that are told of handshakes, connections and messages; see `Instrument`."""
+
     cancel_code: int = 1001
     """The close code peers get when the server is cancelled. 1001, "going away", is the RFC's word
     for a server that goes down (section 7.4.1); 1012 invites clients to come back."""
@@ -76,13 +89,20 @@ class ServerOptions:
     cancel_reason: str = ""
     """The reason that goes with `cancel_code`; at most 123 bytes of UTF-8."""
 
+    cancel_on_close: bool = False
+    """Whether a handler is cancelled when its connection has ended, by whatever but its own
+    ``ws.close()``: the peer closed or was lost, a limit was reached, the server drains. The scope
+    around the handler catches that, so it counts as a normal end. Good for handlers that do long
+    work for one peer. Off, because it strikes at any await: messages that had arrived stay
+    unreceived, and work that should outlive the connection is cut short."""
+
     raise_handler_errors: bool = False
     """Whether an exception out of a handler ends the whole server and is raised from it, instead
     of being logged. For tests and strict users: in production one request must not stop the rest.
     """
 
     def __post_init__(self) -> None:
-        for name, kind in (("policy", Policy), ("limits", Limits), ("raise_handler_errors", bool)):
+        for name, kind in KINDS.items():
             value = getattr(self, name)
             if not isinstance(value, kind):
                 raise TypeError(f"{name} must be a {kind.__name__}, not {value!r}")
@@ -92,4 +112,8 @@ class ServerOptions:
             value = getattr(self, name)
             if value is not None and not callable(value):
                 raise TypeError(f"{name} must be an async function or None, not {value!r}")
+        object.__setattr__(self, "instruments", tuple(self.instruments))
+        for instrument in self.instruments:
+            if not isinstance(instrument, Instrument):
+                raise TypeError(f"instruments must be Instrument objects, not {instrument!r}")
         check_outgoing_close(self.cancel_code, self.cancel_reason)

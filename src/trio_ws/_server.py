@@ -10,20 +10,27 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Any, Unpack
 
+import h11
 import trio
 
 from ._accepting import Slot, Slots, accept_forever
+from ._close import check_outgoing_close
+from ._draining import Drain
+from ._handshake import upgrade_request
 from ._life import Lives
 from ._listeners import open_tcp_listeners
+from ._opening import HeadRead, addresses_of
 from ._options import Handler, ServerKeywords, ServerOptions
 from ._services import open_services
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ._request import Address
+    from ._stats import ServerStats
     from ._websocket import WebSocket
 
-__all__ = ["Server", "serve", "serve_listeners", "serve_stream"]
+__all__ = ["Server", "serve", "serve_listeners", "serve_stream", "serve_upgrade"]
 
 
 class Server:
@@ -33,9 +40,13 @@ class Server:
         listeners: what it accepts from, in the order given; the server owns and closes them.
     """
 
-    def __init__(self, listeners: Sequence[trio.abc.Listener[Any]], lives: Lives) -> None:
+    def __init__(
+        self, listeners: Sequence[trio.abc.Listener[Any]], lives: Lives, slots: Slots
+    ) -> None:
         self.listeners: tuple[trio.abc.Listener[Any], ...] = tuple(listeners)
         self._lives = lives
+        self._slots = slots
+        self._drain: Drain | None = None
         self._ports = _tcp_ports(self.listeners)
 
     @property
@@ -54,6 +65,63 @@ class Server:
     def connections(self) -> frozenset[WebSocket]:
         """The connections past their handshake whose handler or socket still lives, as of now."""
         return frozenset(self._lives.open)
+
+    def stats(self) -> ServerStats:
+        """What the server has done so far and holds now, as a frozen snapshot. It costs about a
+        microsecond for each open connection; between snapshots nothing is counted for it."""
+        return self._lives.stats()
+
+    @trio.lowlevel.enable_ki_protection
+    async def drain(
+        self, grace: float, *, code: int = 1001, reason: str = "", spread: float = 0
+    ) -> tuple[Address, ...]:
+        """End the server politely; `serve` then returns.
+
+        From the moment of the call nothing new is let in. Listeners are closed, after what queues
+        at them was accepted to be told; handshakes under way are answered with 503 (a page that
+        ``http`` is making is still delivered). Every open connection is closed with `code`, and the
+        peer has what is left of `grace` to answer, but at most `Limits.close_timeout`. Handlers see
+        their connection end, and have what is left of `grace` to finish; then they are cancelled.
+        A handler that drains its own server is one of them: it waits for itself, all the grace.
+
+        Args:
+            grace: seconds for all of it, `spread` included. What is left then is closed at once, as
+                if the server were cancelled with no `Limits.cancel_grace`.
+            code: close code for the peers (RFC 6455 section 7.4); 1001 is "going away", 1012 says
+                that the service restarts.
+            reason: goes with `code`; at most 123 bytes of UTF-8.
+            spread: seconds over which the connections are closed, one by one and evenly, so that
+                their clients do not all come back at the same time. Until then they go on working.
+
+        Returns:
+            The addresses of the peers whose connections had to be cut off, in no order; usually
+            none. It returns as soon as everything is over, or `grace` is.
+
+        Raises:
+            ValueError: `grace` or `spread` is negative, or `code` or `reason` cannot be sent;
+                nothing happens.
+
+        A second call joins the first: of grace and of spread the earlier end counts, `code` and
+        `reason` are the first one's. Called when the server has ended, it returns at once.
+
+        Cancelled: the drain goes on without you. If the server is cancelled during a drain,
+        `Limits.cancel_grace` is what the peers are left, as without a drain.
+        """
+        for name, seconds in (("grace", grace), ("spread", spread)):
+            if not seconds >= 0:  # refuses NaN, too
+                raise ValueError(f"{name} must be a number of seconds, not {seconds!r}")
+        check_outgoing_close(code, reason)
+        lives = self._lives
+        if self._drain is not None:
+            self._drain.join(grace, spread)
+        elif not lives.over.is_set():
+            lives.farewell = (code, reason)
+            lives.entrance.close()
+            self._slots.stop()
+            self._drain = Drain(lives, grace, spread)
+            lives.start(self._drain.run)
+        await lives.over.wait()
+        return tuple(lives.left.values())
 
     def __repr__(self) -> str:
         return f"<Server {list(self.listeners)!r}, {len(self._lives.open)} connections>"
@@ -98,7 +166,8 @@ async def serve(
         TypeError, ValueError: an argument is wrong; nothing was opened.
         OSError: the port cannot be listened on, or a listener broke.
 
-    Cancellation is the way to stop it: see `serve_listeners`. It never returns by itself.
+    It returns when `Server.drain` has finished, and never by itself. Cancellation stops it too: see
+    `serve_listeners`.
     """
     checked = _check(handler, ssl_context, options)
     listeners = await open_tcp_listeners(port, host=host, backlog=backlog)
@@ -138,10 +207,11 @@ async def serve_listeners(
         Exception: what a listener's ``accept`` raises and does not pass by itself.
         KeyboardInterrupt, SystemExit: out of a handler; the other peers are told first.
 
-    Cancellation is the way to stop it. Listeners close; peers still in their handshake are
-    closed without a word; every other peer is sent a Close frame with `cancel_code`, all at once,
-    and has until `Limits.cancel_grace` to answer: one grace for all of them. Then their sockets
-    are closed, also if a handler shields itself from the cancellation, and `trio.Cancelled` goes
+    There are two ways to stop it. `Server.drain` takes the time that it is given, and lets this
+    return. Cancellation is quick, and polite all the same. Listeners close; peers still in their
+    handshake are closed without a word; every other peer is sent a Close frame with `cancel_code`,
+    all at once, and has until `Limits.cancel_grace` to answer: one grace for all. Then their
+    sockets are closed, also if a handler shields itself, and `trio.Cancelled` goes
     on as soon as the handlers are gone. What a handler raises meanwhile is logged.
     """
     checked = _check(handler, ssl_context, options)
@@ -170,10 +240,56 @@ async def serve_stream(
 
     Cancellation: as in `serve_listeners`, with a grace of its own.
     """
+    await _serve_one(handler, stream, _check(handler, None, options))
+
+
+async def serve_upgrade(
+    handler: Handler,
+    stream: trio.abc.Stream,
+    request: h11.Request,
+    trailing_data: bytes,
+    **options: Unpack[ServerKeywords],
+) -> None:
+    """Serve one WebSocket whose request an HTTP server of yours has read already.
+
+    Call it where h11 says ``PAUSED`` or a request's ``Upgrade`` header names ``websocket``, and
+    touch the stream no more. Everything else is as in `serve_stream`: the whole table of the
+    handshake is gone through but for the rows about the head's bytes, and if it refuses, the
+    refusal is sent from here.
+
+    Args:
+        handler: see `serve_listeners`.
+        stream: nothing written to it since that request; from now on owned, and closed when this
+            ends, however it ends. If it is a `trio.SSLStream` the request counts as ``https``.
+        request: as `h11.Connection.next_event` gave it.
+        trailing_data: what was read behind its head: ``h11_connection.trailing_data[0]``. Frames
+            may be among it already.
+        **options: see `ServerOptions`. The deadline of the handshake begins with the call.
+
+    Raises, returns, cancellation: as in `serve_stream`. TypeError also if `request` or
+    `trailing_data` is of another type.
+    """
     checked = _check(handler, None, options)
+    if not isinstance(request, h11.Request):
+        raise TypeError(f"request must be an h11.Request, not {request!r}")
+    if not isinstance(trailing_data, (bytes, bytearray)):
+        raise TypeError(f"trailing_data must be bytes, not {trailing_data!r}")
+    tls = isinstance(stream, trio.SSLStream)
+    peer, local = addresses_of(stream)
+    asked = upgrade_request(request, tls=tls, peer_address=peer, local_address=local)
+    await _serve_one(handler, stream, checked, HeadRead(asked, bytes(trailing_data)))
+
+
+@trio.lowlevel.enable_ki_protection
+async def _serve_one(
+    handler: Handler,
+    stream: trio.abc.Stream,
+    options: ServerOptions,
+    head: HeadRead | None = None,
+) -> None:
     async with open_services() as services:
-        lives = Lives(handler, checked, services)
-        await lives.run(lives.live, stream)
+        lives = Lives(handler, options, services)
+        await lives.run(lives.live, stream, None, head)
 
 
 def _check(
@@ -199,8 +315,9 @@ async def _serve(
     try:
         async with open_services() as services:
             lives = Lives(handler, options, services)
-            server = Server(listeners, lives)
-            await lives.run(_accept_everywhere, server, lives, ssl_context, task_status)
+            slots = Slots(options.limits, options.policy)
+            server = Server(listeners, lives, slots)
+            await lives.run(_accept_everywhere, server, lives, slots, ssl_context, task_status)
     finally:
         for listener in listeners:
             await trio.aclose_forcefully(listener)
@@ -210,11 +327,12 @@ async def _serve(
 async def _accept_everywhere(
     server: Server,
     lives: Lives,
+    slots: Slots,
     ssl_context: ssl.SSLContext | None,
     task_status: trio.TaskStatus[Server],
 ) -> None:
-    """Accept from all listeners and run a life for each stream, until cancelled."""
-    slots = Slots(lives.options.limits, lives.options.policy)
+    """Accept from all listeners and run a life for each stream, until cancelled; or until the
+    server drains, and its last connection is over."""
 
     async def live(stream: trio.abc.Stream, slot: Slot) -> None:
         try:
@@ -227,7 +345,9 @@ async def _accept_everywhere(
             stream = trio.SSLStream(stream, ssl_context, server_side=True, https_compatible=True)
         lives.start(live, stream, slot)
 
+    slots.loops = len(server.listeners)
     for listener in server.listeners:
         lives.start(accept_forever, listener, slots, start)
     task_status.started(server)
-    await trio.sleep_forever()
+    await slots.stopped.wait()
+    await slots.wait_until_empty()
