@@ -5,6 +5,8 @@ Lives here: payloads, matching, round trips. Must never live here: clocks, frame
 
 from __future__ import annotations
 
+import os
+
 
 class PendingPing:
     """A ping of ours that waits for its pong; times in seconds of one clock.
@@ -38,8 +40,9 @@ class Pings:
         self.latency: float | None = None
 
     def new(self) -> PendingPing:
-        """A ping under a payload that no other one of this connection has."""
-        ping = PendingPing(self._count.to_bytes(8, "big"))
+        """A ping under a payload that no other one of this connection has, and that a peer cannot
+        answer before it has seen it."""
+        ping = PendingPing(self._count.to_bytes(4, "big") + os.urandom(4))
         self._count += 1
         self._pending[ping.payload] = ping
         return ping
