@@ -51,6 +51,9 @@ def parse_args() -> argparse.Namespace:
     origins.add_argument("--origin", action="append", metavar="PATTERN", help="may be repeated")
     origins.add_argument("--unsafe-any-origin", action="store_true", help="every page of the web")
     default = Limits().max_message
+    parser.add_argument(
+        "--grace", type=float, default=10.0, metavar="SECONDS", help="for peers, on SIGTERM"
+    )
     parser.add_argument("--max-message", type=int, default=default, metavar="BYTES")
     parser.add_argument("--compression", action="store_true", help="with clients that offer it")
     return parser.parse_args()
@@ -80,7 +83,7 @@ async def open_listeners(args: argparse.Namespace) -> list[trio.abc.Listener[tri
 
 
 async def main(args: argparse.Namespace) -> None:
-    """Serve until SIGINT or SIGTERM."""
+    """Serve until SIGINT cancels or SIGTERM drains."""
     # Any number of fragments: this is what the conformance suite talks to, and it sends messages
     # in frames of 64 bytes. A server of your own should keep the default.
     limits = Limits(max_message=args.max_message, max_fragments=None)
@@ -98,9 +101,13 @@ async def main(args: argparse.Namespace) -> None:
             else:
                 host = f"[{args.host}]" if ":" in args.host else args.host
                 print(f"listening on {scheme}://{host}:{server.port}", flush=True)
-            # Cancellation is the shutdown: each peer is told 1001, "going away", and the nursery
-            # is left when all of them have gone, or after `Limits.cancel_grace`.
-            async for _ in signals:
+            # Both are polite: each peer is told 1001, "going away". Cancellation, for a human at
+            # the keyboard, gives them `Limits.cancel_grace`, a second, to answer. A drain, for a
+            # deploy, answers whoever is still coming in, and has all the time that it is given.
+            async for signum in signals:
+                if signum == signal.SIGTERM:
+                    await server.drain(args.grace)
+                    return
                 nursery.cancel_scope.cancel()
 
 

@@ -39,6 +39,7 @@ from trio_ws import (
     serve,
 )
 
+GRACE = 10.0  # seconds that a drain takes at most
 DEMO = "ann:demo-token-of-ann:admin bob:demo-token-of-bob"
 
 
@@ -117,7 +118,7 @@ def policy_of(args: argparse.Namespace) -> Policy:
 
 
 async def main(args: argparse.Namespace) -> None:
-    """Serve until SIGINT or SIGTERM; cancellation tells every peer 1001, "going away"."""
+    """Serve until SIGINT cancels or SIGTERM drains; both tell every peer 1001, "going away"."""
     words = os.environ.get("POLICY_GATE_TOKENS", "")
     if args.tokens is not None:
         words = await trio.Path(args.tokens).read_text()
@@ -131,7 +132,10 @@ async def main(args: argparse.Namespace) -> None:
             server: Server = await nursery.start(partial(start, authorize=check, http=health))
             host = f"[{args.host}]" if ":" in args.host else args.host
             print(f"listening on ws://{host}:{server.port}", flush=True)
-            async for _ in signals:
+            async for signum in signals:
+                if signum == signal.SIGTERM:
+                    await server.drain(GRACE)
+                    return
                 nursery.cancel_scope.cancel()
 
 

@@ -45,7 +45,6 @@ async def test_echo_answers_text_and_binary_and_the_closing_handshake(running: R
 
 
 @pytest.mark.row("D16")
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(
     ("example", "target"),
     [
@@ -54,8 +53,8 @@ async def test_echo_answers_text_and_binary_and_the_closing_handshake(running: R
         ("chat/server.py", "/chat/garden"),
     ],
 )
-async def test_a_signal_tells_every_peer_1001_and_the_status_is_0(
-    running: Runs, example: str, target: str, signum: signal.Signals
+async def test_sigint_tells_every_peer_1001_and_the_status_is_0(
+    running: Runs, example: str, target: str
 ) -> None:
     """One of the peers never answers: it costs the grace, and changes nothing for the others."""
     async with running(example, "--port", "0", env=TOKENS) as server:
@@ -63,7 +62,7 @@ async def test_a_signal_tells_every_peer_1001_and_the_status_is_0(
         if example == "chat/server.py":
             await peers[0].send_message(json.dumps({"type": "join", "nickname": "Ann"}))
             await peers[0].receive_message()
-        server.stop(signum)
+        server.stop(signal.SIGINT)
         for peer in peers:
             await peer.expect_close(1001)
         for peer in peers[1:]:

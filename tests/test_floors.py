@@ -74,9 +74,12 @@ FLOORS = (
         "_attempt",
         "_client",
         "_reconnect",
+        "_broker",
+        "_member",
+        "_rooms",
     ),
     # 4, extras
-    ("__init__", "testing"),
+    ("metrics", "__init__", "testing"),
 )
 """A file imports from lower floors, or from files to its left on its own floor."""
 
@@ -85,7 +88,8 @@ FOREIGN = (
     {"h11", "wsproto"},
     {"h11", "wsproto", "trio"},
     {"h11", "wsproto", "trio", "python_socks"},  # python_socks: the extra "proxy", asked for late
-    {"h11", "wsproto", "trio", "outcome"},  # outcome: the type trio.lowlevel.reschedule takes
+    # outcome: the type trio.lowlevel.reschedule takes; prometheus_client: the extra "metrics"
+    {"h11", "wsproto", "trio", "outcome", "prometheus_client"},
 )
 """Per floor, which packages outside the standard library may be imported."""
 

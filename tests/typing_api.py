@@ -7,8 +7,9 @@ refused carries the error that it must give; mypy reports an ignore that is not 
 from __future__ import annotations
 
 import ssl
-from typing import assert_type
+from typing import Literal, assert_type
 
+import h11
 import trio
 import trio.abc
 
@@ -20,6 +21,7 @@ from trio_ws import (
     ConnectionClosed,
     ConnectionLost,
     HandshakeError,
+    Instrument,
     InvalidURL,
     Limits,
     Policy,
@@ -28,6 +30,7 @@ from trio_ws import (
     Routes,
     Server,
     ServerOptions,
+    ServerStats,
     UpgradeRequest,
     WebSocket,
     WebSocketError,
@@ -38,8 +41,10 @@ from trio_ws import (
     serve,
     serve_listeners,
     serve_stream,
+    serve_upgrade,
     unsafe_any_origin,
 )
+from trio_ws.metrics import Metrics
 
 
 async def handler(ws: WebSocket) -> None:
@@ -110,11 +115,36 @@ async def server(context: ssl.SSLContext, stream: trio.abc.Stream) -> None:
         started = await nursery.start(serve, handler, 0)
         running: Server = started
         assert_type(running.port, int)
+        stats = running.stats()
+        assert_type(stats, ServerStats)
+        assert_type(stats.latency_median, float | None)
+        code: int = next(iter(stats.closed))
+        assert_type(await running.drain(10), tuple[tuple[str, int] | str | None, ...])
+        await running.drain(10, code=code, reason="new version", spread=5)
     tcp = await open_tcp_listeners(0, host="127.0.0.1")
     await serve_listeners(handler, tcp)
     unix = await open_unix_listener("/run/app.sock", mode=0o600)
     await serve_listeners(handler, [unix], cancel_code=1012, cancel_reason="restart")
     await serve_stream(handler, stream, authorize=authorize, raise_handler_errors=True)
+
+
+async def upgrade(stream: trio.abc.Stream, request: h11.Request) -> None:
+    await serve_upgrade(handler, stream, request, b"", cancel_on_close=True)
+    await serve_upgrade(handler, stream, b"GET /", b"")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+class Counting(Instrument):
+    def message_received(self, ws: WebSocket, size: int, kind: Literal["text", "binary"]) -> None:
+        assert_type(ws.request, UpgradeRequest)
+
+    def closed(self, ws: WebSocket, close: Close, cause: BaseException | None) -> None:
+        assert_type(close.code, int)
+
+
+async def watched() -> None:
+    metrics = Metrics()
+    await serve(handler, 0, instruments=(Counting(), metrics), http=metrics.http)
+    await serve(handler, 0, instruments=[Counting])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
 
 
 async def errors(ws: WebSocket) -> None:

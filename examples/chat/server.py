@@ -21,6 +21,7 @@ from trio_ws import Limits, Policy, Response, Routes, Server, UpgradeRequest, We
 
 MAX_TEXT = 2000  # characters of one message
 JOIN_WITHIN = 30.0  # seconds: a connection that never joins is a seat that nobody sits on
+GRACE, SPREAD = 10.0, 1.0  # seconds: a drain takes at most, and takes to tell everybody
 LIMITS = Limits(max_message=32 * 1024)  # bytes: MAX_TEXT fits, however its JSON is escaped
 
 lobby = Lobby()
@@ -122,7 +123,7 @@ def room_name_is_good(request: UpgradeRequest) -> Response | None:
 
 
 async def main(host: str, port: int) -> None:
-    """Serve until SIGINT or SIGTERM; cancellation then tells every page 1001, "going away"."""
+    """Serve until SIGINT cancels or SIGTERM drains; both tell every page 1001, "going away"."""
     policy = Policy(checks=(room_name_is_good,))
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
@@ -131,7 +132,10 @@ async def main(host: str, port: int) -> None:
             server: Server = await nursery.start(partial(start, http=pages))
             shown = f"[{host}]" if ":" in host else host
             print(f"listening on http://{shown}:{server.port}", flush=True)
-            async for _ in signals:
+            async for signum in signals:
+                if signum == signal.SIGTERM:  # a deploy: the pages come back, not all at once
+                    await server.drain(GRACE, spread=SPREAD)
+                    return
                 nursery.cancel_scope.cancel()
 
 
