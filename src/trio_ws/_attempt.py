@@ -54,8 +54,7 @@ class Attempt:
     def __init__(self, url: WebSocketURL, options: ClientOptions) -> None:
         self._url = url
         self._options = options
-        self._proxy = proxy_for(url, options.proxy)
-        self._doing = "resolving and connecting"
+        self._doing = "starting"
         self._handshake = self._new_handshake()
 
     def _new_handshake(self) -> ClientHandshake:
@@ -70,14 +69,15 @@ class Attempt:
         """Run a step of the attempt under the one deadline; translate what it raises, once."""
         timeout = self._options.limits.handshake_timeout
         try:
-            with trio.fail_after(timeout):
+            with trio.move_on_after(timeout):
                 return await function(*args)
-        except trio.TooSlowError as exc:
-            if self._handshake.refused:
-                raise Rejected(self._handshake.refusal()) from exc
-            raise HandshakeError(f"not open after {timeout} s: {self._doing}") from exc
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             raise HandshakeError(f"failed while {self._doing}: {_why(exc)}") from _root(exc)
+        # Made here and not caught: a TooSlowError that comes from a caller's stream is not ours.
+        late = trio.TooSlowError(f"{timeout} s")
+        if self._handshake.refused:
+            raise Rejected(self._handshake.refusal()) from late
+        raise HandshakeError(f"not open after {timeout} s: {self._doing}") from late
 
     async def follow(self) -> Opened:
         """Connect, shake hands, follow redirects as far as they are allowed."""
@@ -91,17 +91,22 @@ class Attempt:
 
     async def _once(self) -> Opened:
         self._doing = "resolving and connecting"
-        stream: trio.abc.Stream = await reach(self._url, self._proxy)
-        if self._url.secure:
-            context = self._options.ssl_context or ssl.create_default_context()
-            stream = trio.SSLStream(
-                stream, context, server_hostname=self._url.host, https_compatible=True
-            )
-        return await self.shake_hands(stream)
+        tls = None
+        if self._url.secure:  # before there is a stream: this may fail
+            tls = self._options.ssl_context or ssl.create_default_context()
+        proxy = proxy_for(self._url, self._options.proxy)
+        if proxy is not None:
+            self._doing = "connecting through the proxy"
+        return await self.shake_hands(await reach(self._url, proxy), tls)
 
-    async def shake_hands(self, stream: trio.abc.Stream) -> Opened:
-        """TLS if `stream` has it to do, the request, the response. Closes `stream` if it fails."""
+    async def shake_hands(
+        self, stream: trio.abc.Stream, tls: ssl.SSLContext | None = None
+    ) -> Opened:
+        """TLS if there is any to do, the request, the response. Closes `stream` if it fails."""
         try:
+            if tls is not None:
+                name = self._url.host.removesuffix(".")  # certificates and SNI have no final dot
+                stream = trio.SSLStream(stream, tls, server_hostname=name, https_compatible=True)
             if isinstance(stream, trio.SSLStream):
                 self._doing = "agreeing on TLS"
                 await stream.do_handshake()
@@ -144,7 +149,6 @@ class Attempt:
             kept = tuple(pair for pair in self._options.headers if _name(pair) not in mine)
             self._options = replace(self._options, headers=kept)
         self._url = there
-        self._proxy = proxy_for(there, self._options.proxy)
         self._handshake = self._new_handshake()
         return True
 

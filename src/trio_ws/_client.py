@@ -5,6 +5,9 @@ Lives here: the life of a connection around the caller's block. Must never live 
 
 How the block ends decides the Close frame (returned: 1000, cancelled: 1001, raised: 1011), and what
 it raised comes out as the very object it was, in no group of ours.
+
+Everything here is protected from KeyboardInterrupt, the block is not: one arrives in the block or
+at an await, and never between a socket and the line that takes care of it.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from ._opening import addresses_of
 from ._outcome import Outcome, how_it_ended
 from ._permessage import PerMessageDeflate
 from ._services import open_services
+from ._tunnel import proxy_for
 from ._url import parse_url
 from ._websocket import WebSocket
 
@@ -30,11 +34,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from ._services import Services
+    from ._url import WebSocketURL
 
 __all__ = ["connect", "connect_stream"]
 
 
 @asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def connect(url: str, **options: Unpack[ClientKeywords]) -> AsyncIterator[WebSocket]:
     """Open a WebSocket to `url` for the time of the block::
 
@@ -54,11 +60,12 @@ async def connect(url: str, **options: Unpack[ClientKeywords]) -> AsyncIterator[
 
     The block owns the conversation and this function the connection: it is closed when the block
     ends, with 1000, with 1011 if the block raised, with `cancel_code` if it was cancelled; the
-    latter two within `Limits.cancel_grace`.
+    latter two within `Limits.cancel_grace`. A `ConnectionClosed` of this very connection is no
+    failure of the block, but comes out of it like any other exception.
 
     Cancelled while opening: nothing stays open.
     """
-    target, checked = parse_url(url), ClientOptions(**options)
+    target, checked = check_arguments(url, options)
     async with open_services() as services:
         opened = await open_connection(target, checked)
         async with conversation(opened, checked, services) as ws:
@@ -66,20 +73,24 @@ async def connect(url: str, **options: Unpack[ClientKeywords]) -> AsyncIterator[
 
 
 @asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def connect_stream(
     stream: trio.abc.Stream, url: str, **options: Unpack[ClientKeywords]
 ) -> AsyncIterator[WebSocket]:
     """Open a WebSocket over a stream that exists: a unix socket, a tunnel, memory.
 
     Args:
-        stream: connected to the server, TLS included if there shall be any; from now on owned, and
-            closed when the block ends or the handshake fails.
+        stream: connected to the server, TLS included if there shall be any (a `trio.SSLStream`
+            before or after its handshake); owned once the arguments are found good, and closed when
+            the block ends or the handshake fails.
         url: whose host and target the request names.
-        **options: see `ClientOptions`; `ssl_context`, `proxy` and `redirects` mean nothing here.
+        **options: see `ClientOptions`; `ssl_context`, `redirects` and a proxy are a ValueError.
 
     Raises, cancellation: as `connect`.
     """
     target, checked = parse_url(url), ClientOptions(**options)
+    if checked.ssl_context is not None or checked.redirects or checked.proxy not in {"env", None}:
+        raise ValueError("over a given stream there is no TLS, redirect or proxy to be had")
     async with open_services() as services:
         attempt = Attempt(target, checked)
         opened = await attempt.within_time(attempt.shake_hands, stream)
@@ -90,25 +101,32 @@ async def connect_stream(
 # -- the conversation ----------------------------------------------------------------------------
 
 
+def check_arguments(url: str, options: ClientKeywords) -> tuple[WebSocketURL, ClientOptions]:
+    """What `connect` and `reconnect` were given, or the error that says what is wrong with it."""
+    target, checked = parse_url(url), ClientOptions(**options)
+    if checked.ssl_context is not None and not target.secure and not checked.redirects:
+        raise ValueError("an ssl_context with a ws:// URL: nothing would be encrypted; say wss://")
+    proxy_for(target, checked.proxy)
+    return target, checked
+
+
 @asynccontextmanager
 async def conversation(
     opened: Opened, options: ClientOptions, services: Services
 ) -> AsyncIterator[WebSocket]:
     """The life of an opened connection around a block; it is gone when this ends."""
-    ws, connection = start_conversation(opened, options, services)
+    attendant = Attendant(options.limits, services)
+    ws, connection = start_conversation(opened, options, services, attendant)
     try:
         yield ws
     except BaseException as exc:
-        code, reason = 1011, ""
-        if how_it_ended(exc) is not Outcome.ERROR:
-            code, reason = options.cancel_code, options.cancel_reason
-        await end_in_haste(connection, code, reason, options)
+        await end_after(connection, exc, options)
         raise
     await end_in_peace(connection, options)
 
 
 def start_conversation(
-    opened: Opened, options: ClientOptions, services: Services
+    opened: Opened, options: ClientOptions, services: Services, attendant: Attendant
 ) -> tuple[WebSocket, Connection]:
     """The connection over an opened stream, with somebody to look after it."""
     limits, agreed = options.limits, opened.agreed
@@ -126,7 +144,7 @@ def start_conversation(
         extensions=extensions,
         trailing_data=agreed.trailing_data,
     )
-    Attendant(limits, services).watch(connection)
+    attendant.watch(connection)
     peer_address, local_address = addresses_of(opened.stream)
     request = replace(
         opened.handshake.request, peer_address=peer_address, local_address=local_address
@@ -135,6 +153,17 @@ def start_conversation(
         connection, request=request, response=agreed.response, subprotocol=agreed.subprotocol
     )
     return ws, connection
+
+
+async def end_after(connection: Connection, raised: BaseException, options: ClientOptions) -> None:
+    """Close as it befits what the block raised."""
+    outcome = how_it_ended(raised, connection.closed)
+    if outcome is Outcome.RETURNED:
+        await end_in_peace(connection, options)
+    elif outcome is Outcome.ERROR:
+        await end_in_haste(connection, 1011, "", options)
+    else:
+        await end_in_haste(connection, options.cancel_code, options.cancel_reason, options)
 
 
 async def end_in_peace(connection: Connection, options: ClientOptions) -> None:

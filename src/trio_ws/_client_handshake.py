@@ -80,10 +80,11 @@ class ClientHandshake:
         subprotocols: Sequence[str] = (),
         compression: Deflate | None = None,
     ) -> None:
-        self._subprotocols = _checked_subprotocols(subprotocols)
+        self._subprotocols = check_subprotocols(subprotocols)
         self._compression = compression
         self._key = base64.b64encode(os.urandom(16))
         self._informational = 0
+        self._ended = False
         self._refusal: h11.Response | None = None
         self._body = bytearray()
         pairs = self._headers(url, check_header_fields(headers))
@@ -119,10 +120,8 @@ class ClientHandshake:
 
     def receive_data(self, data: bytes) -> None:
         """Take in what was read; ``b""`` is the end of the stream."""
-        try:
-            self._parser.receive_data(data)
-        except h11.RemoteProtocolError as exc:  # bytes behind the end
-            raise HandshakeError("the server kept sending behind its response") from exc
+        self._ended = not data
+        self._parser.receive_data(data)
 
     def next_event(self) -> Agreed | Response | HandshakeEvent:
         """What the server said: `Agreed`, another `Response`, or ``NEED_DATA``.
@@ -145,13 +144,15 @@ class ClientHandshake:
                     self._body += event.data
                     if len(self._body) >= MAX_BODY:
                         return self.refusal()
-                elif isinstance(event, h11.ConnectionClosed) and self._refusal is None:
-                    raise HandshakeError("the server closed the connection without a response")
                 else:
                     return self.refusal()
         except h11.RemoteProtocolError as exc:
             if self._refusal is not None:  # cut off in its body: its head is what counts
                 return self.refusal()
+            if self._ended:
+                raise HandshakeError(
+                    "the server closed the connection before its response"
+                ) from exc
             words = printable_untrusted(str(exc))
             raise HandshakeError(f"the server's response is not HTTP: {words}") from exc
 
@@ -175,8 +176,11 @@ class ClientHandshake:
 
     def _agreed(self, event: h11.InformationalResponse) -> Agreed:
         headers = tuple((bytes(name), bytes(value)) for name, value in event.headers)
-        if "websocket" not in _lower_tokens(headers, b"upgrade"):
-            raise HandshakeError("the server's 101 has no Upgrade: websocket")
+        if event.http_version != b"1.1":
+            version = printable_untrusted(bytes(event.http_version))
+            raise HandshakeError(f"the server's 101 is HTTP/{version}, which knows no upgrade")
+        if _lower_tokens(headers, b"upgrade") != {"websocket"}:
+            raise HandshakeError("the server's 101 does not say Upgrade: websocket and only that")
         if "upgrade" not in _lower_tokens(headers, b"connection"):
             raise HandshakeError("the server's 101 has no Connection: Upgrade")
         if _values(headers, b"sec-websocket-accept") != [accept_token(self._key)]:
@@ -203,7 +207,8 @@ class ClientHandshake:
         return chosen
 
 
-def _checked_subprotocols(subprotocols: Sequence[str]) -> tuple[str, ...]:
+def check_subprotocols(subprotocols: Sequence[str]) -> tuple[str, ...]:
+    """What a client wants to offer, validated: tokens, each named once."""
     if isinstance(subprotocols, str):
         raise TypeError("subprotocols is a sequence of str, not one str")
     checked = tuple(check_token(name, "subprotocol") for name in subprotocols)

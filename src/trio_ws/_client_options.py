@@ -8,9 +8,11 @@ from a class; a test holds the two together.
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypedDict
 
+from ._client_handshake import check_subprotocols
 from ._close import check_outgoing_close
 from ._deflate import Deflate
 from ._headers import HeaderPairs, check_header_fields
@@ -46,7 +48,8 @@ class ClientOptions:
     """
 
     ssl_context: ssl.SSLContext | None = None
-    """For ``wss``: what certificates to trust. None: the system's, with host names checked."""
+    """For ``wss``: what certificates to trust. None: the system's, with host names checked. With a
+    ``ws`` URL it is an error, unless redirects may lead to ``wss``: who gives it expects TLS."""
 
     headers: HeaderPairs = ()
     """Further headers of the request: ``Authorization``, ``Origin``, ``Cookie``, or another
@@ -62,8 +65,9 @@ class ClientOptions:
 
     redirects: int = 0
     """Redirects to follow. None by default: a WebSocket's URL is rarely typed by a person, and a
-    redirect hands the conversation to somebody else. Never from wss to ws; credentials stay behind
-    when the origin changes."""
+    redirect hands the conversation to somebody else. Never from wss to ws. When the origin changes,
+    ``Authorization``, ``Cookie``, ``Proxy-Authorization`` and a ``Host`` of yours stay behind;
+    other headers go along, so give no secrets in headers with names of their own."""
 
     limits: Limits = field(default_factory=Limits)
     """What the server may cost. `Limits.handshake_timeout` bounds name resolution, TCP, proxy, TLS,
@@ -79,13 +83,22 @@ class ClientOptions:
     """The reason that goes with `cancel_code`; at most 123 bytes of UTF-8."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "headers", check_header_fields(self.headers))
+        if isinstance(self.headers, Mapping):
+            raise TypeError("headers is a sequence of pairs; for a mapping give its .items()")
+        headers = check_header_fields(self.headers)
+        if sum(name.lower() == b"host" for name, _ in headers) > 1:
+            raise ValueError("two Host headers (RFC 9112 section 3.2)")
+        object.__setattr__(self, "headers", headers)
+        object.__setattr__(self, "subprotocols", check_subprotocols(self.subprotocols))
         for name, kind in (("limits", Limits), ("compression", Deflate), ("proxy", str)):
             value = getattr(self, name)
             if not isinstance(value, kind) and (value is not None or kind is Limits):
-                raise TypeError(f"{name} must be a {kind.__name__}, not {value!r}")
+                # Not the value: it may be a proxy's URL with a password, as bytes, say.
+                raise TypeError(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
         if self.ssl_context is not None and not isinstance(self.ssl_context, ssl.SSLContext):
             raise TypeError(f"ssl_context must be an SSLContext, not {self.ssl_context!r}")
-        if not isinstance(self.redirects, int) or self.redirects < 0:
-            raise ValueError(f"redirects must be a number, 0 or more, not {self.redirects!r}")
+        if not isinstance(self.redirects, int) or isinstance(self.redirects, bool):
+            raise TypeError(f"redirects must be an int: how many, not {self.redirects!r}")
+        if self.redirects < 0:
+            raise ValueError(f"redirects must be 0 or more, not {self.redirects!r}")
         check_outgoing_close(self.cancel_code, self.cancel_reason)

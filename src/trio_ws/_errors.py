@@ -15,6 +15,7 @@ that also are trio's own (`trio.EndOfChannel` and friends) are made where trio i
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -55,7 +56,9 @@ class Rejected(HandshakeError):
         self.response = response
 
     def __str__(self) -> str:
-        return f"the server answered {self.response.status}"
+        status = self.response.status
+        known = status in HTTPStatus.__members__.values()
+        return f"the server answered {status}" + (f" {HTTPStatus(status).phrase}" if known else "")
 
 
 class ConnectionClosed(WebSocketError):

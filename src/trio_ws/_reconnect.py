@@ -11,22 +11,22 @@ asynchronous generator alone could not promise that (PEP 789).
 from __future__ import annotations
 
 import random
+import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Unpack
 
 import trio
 
 from ._attempt import open_connection
-from ._client import end_in_haste, end_in_peace, start_conversation
-from ._client_options import ClientKeywords, ClientOptions
+from ._attendant import Attendant
+from ._client import check_arguments, end_after, end_in_peace, start_conversation
 from ._errors import HandshakeError, Rejected
-from ._outcome import Outcome, how_it_ended
 from ._services import open_services
-from ._url import parse_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from ._client_options import ClientKeywords, ClientOptions
     from ._connection import Connection
     from ._services import Services
     from ._url import WebSocketURL
@@ -51,12 +51,12 @@ def worth_retrying(exc: HandshakeError) -> bool:
 
     True for anything that kept the connection from being opened (name resolution, TCP, proxy,
     time, a broken response) and for responses 408, 425, 429, 500, 502, 503 and 504. False for any
-    other response (401, 403, 404: it will be the same), and for a certificate that cannot be
-    trusted.
+    other response (401, 403, 404: it will be the same), for a certificate that cannot be trusted,
+    and where a proxy is asked for and the extra for it is not installed.
     """
     if isinstance(exc, Rejected):
         return exc.response.status in TRANSIENT
-    return type(exc.__cause__).__name__ not in ("SSLCertVerificationError", "CertificateError")
+    return not isinstance(exc.__cause__, (ssl.SSLCertVerificationError, ImportError))
 
 
 class Reconnecting:
@@ -72,7 +72,9 @@ class Reconnecting:
         self._url = url
         self._options = options
         self._services = services
+        self._attendant = Attendant(options.limits, services)
         self._retry = retry
+        self._over = False
         self._failures = 0
         self._asked_for = 0.0
         self._opened_at = 0.0
@@ -81,12 +83,16 @@ class Reconnecting:
     def __aiter__(self) -> Reconnecting:
         return self
 
+    @trio.lowlevel.enable_ki_protection
     async def __anext__(self) -> WebSocket:
         """Close the current connection, wait as long as the backoff says, open the next one.
 
         Raises:
             HandshakeError: one that `retry` says no to.
+            RuntimeError: the ``with`` has ended.
         """
+        if self._over:
+            raise RuntimeError("the with that owns these connections has ended")
         await self.end_current()
         while True:
             await self._wait()
@@ -99,7 +105,9 @@ class Reconnecting:
                 self._asked_for = _retry_after(exc)
                 continue
             self._opened_at = trio.current_time()
-            ws, self._current = start_conversation(opened, self._options, self._services)
+            ws, self._current = start_conversation(
+                opened, self._options, self._services, self._attendant
+            )
             return ws
 
     async def end_current(self) -> None:
@@ -115,16 +123,20 @@ class Reconnecting:
         await end_in_peace(current, self._options)
 
     async def _wait(self) -> None:
-        """Full jitter: anywhere between now and a bound that doubles with each failure."""
+        """Full jitter: anywhere between now and a bound that doubles with each failure. What a
+        server asked for comes on top: it asked all of its clients for the same."""
         if not self._failures:
             return
         bound = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(self._failures - 1, 30))
-        await trio.sleep(max(random.uniform(0, bound), self._asked_for))  # noqa: S311
+        await trio.sleep(self._asked_for + random.uniform(0, bound))  # noqa: S311
 
-    async def abandon(self, code: int, reason: str) -> None:
-        """Close the current connection in haste."""
-        if self._current is not None:
-            await end_in_haste(self._current, code, reason, self._options)
+    async def end(self, raised: BaseException | None) -> None:
+        """Close the current connection as it befits what the block raised."""
+        self._over = True
+        if raised is None:
+            await self.end_current()
+        elif self._current is not None:
+            await end_after(self._current, raised, self._options)
 
 
 def _retry_after(exc: HandshakeError) -> float:
@@ -136,6 +148,7 @@ def _retry_after(exc: HandshakeError) -> float:
 
 
 @asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def reconnect(
     url: str,
     *,
@@ -156,7 +169,7 @@ async def reconnect(
     cancellation leave it as they leave any other. When the body ends, the loop closes its
     connection and opens the next: at once the first time, then after a random delay whose bound
     doubles from 1 s to 60 s with each failure, and starts again after a connection that lived for
-    30 s. A server's ``Retry-After`` is respected, up to 60 s.
+    30 s. A server's ``Retry-After`` in seconds is respected, up to 60 s.
 
     Args:
         url: as in `connect`.
@@ -174,15 +187,12 @@ async def reconnect(
     would close it: with 1000, with 1011 if the block raised, with `cancel_code` if it was
     cancelled.
     """
-    target, checked = parse_url(url), ClientOptions(**options)
+    target, checked = check_arguments(url, options)
     async with open_services() as services:
         connections = Reconnecting(target, checked, services, retry)
         try:
             yield connections
         except BaseException as exc:
-            code, reason = 1011, ""
-            if how_it_ended(exc) is not Outcome.ERROR:
-                code, reason = checked.cancel_code, checked.cancel_reason
-            await connections.abandon(code, reason)
+            await connections.end(exc)
             raise
-        await connections.end_current()
+        await connections.end(None)

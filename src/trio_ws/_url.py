@@ -70,9 +70,13 @@ class WebSocketURL:
             InvalidURL: it names none.
         """
         base = str(self).replace("ws", "http", 1)
-        there = urljoin(base, location)
-        if there.startswith(("http:", "https:")):
-            there = there.replace("http", "ws", 1)
+        try:
+            there = urljoin(base, location)
+        except ValueError:  # its message may repeat a password
+            raise InvalidURL("not a valid URL to redirect to") from None
+        scheme, colon, rest = there.partition(":")
+        if scheme.lower() in ("http", "https"):
+            there = scheme.lower().replace("http", "ws") + colon + rest
         return parse_url(there.partition("#")[0])
 
 
