@@ -79,6 +79,7 @@ class Guard(Extension):
         self._total = 0
         self._frames = 0
         self._compressed = False
+        self._open = False
         self._opcode = Opcode.CONTINUATION
         self._declared = 0
         self.peer_said_1014 = False
@@ -101,7 +102,11 @@ class Guard(Extension):
         self._opcode, self._declared = opcode, payload_length
         if opcode >= 8:  # control frames may stand between fragments and never count
             return _NO_RSV
-        if opcode is not Opcode.CONTINUATION:
+        if (opcode is Opcode.CONTINUATION) is not self._open:
+            # The engine would say so behind the payload, after it was inflated or failed to.
+            self.verdict = f"{opcode.name.lower()} frame out of order"
+            return CloseReason.PROTOCOL_ERROR
+        if not self._open:
             self._frames = self._total = 0
             self._compressed = rsv.rsv1
         if self._total + payload_length > self._bound():
@@ -133,9 +138,10 @@ class Guard(Extension):
     def frame_inbound_complete(
         self,
         proto: FrameDecoder | FrameProtocol,  # noqa: ARG002
-        fin: bool,  # noqa: ARG002
+        fin: bool,
     ) -> bytes | CloseReason | None:
         if self._opcode < 8:
+            self._open = not fin
             self._frames += 1
             self._total += self._declared
         return None
