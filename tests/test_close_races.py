@@ -36,6 +36,7 @@ from trio_ws.testing import (
     DelayedStream,
     RawPeer,
     WrappedStream,
+    encode_frame,
     open_pair,
     open_websocket,
 )
@@ -435,3 +436,29 @@ async def test_pongs_are_answered_and_pings_measured(
         assert took == [2]
         assert ws.latency == 2
         await peer.send_close()
+
+
+@pytest.mark.row("D13")
+@pytest.mark.parametrize("own", [False, True], ids=["owner", "application"])
+async def test_a_fault_behind_messages_outranks_our_close(
+    own: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Nothing behind the fault is parsed, so no answer to a Close 1000 would be seen: the peer is
+    told 1002 at once, and no `close_timeout` is spent on waiting."""
+    async with opposite() as (ws, peer, _), trio.open_nursery() as nursery:
+        frames = [encode_frame(TEXT, b"x", masked=masked) for masked in (True, True, False)]
+        await peer.send_raw(b"".join(frames))
+        assert await ws.receive() == "x"
+
+        async def client() -> None:
+            await peer.expect_close(1002)
+            await peer.aclose()
+
+        nursery.start_soon(client)
+        began = trio.current_time()
+        if own:
+            await ws.close(1000)
+            assert trio.current_time() == began
+    assert trio.current_time() == began
+    assert ws.closed is not None
+    assert ws.closed.code == 1002

@@ -26,6 +26,7 @@ import trio
 
 from ._close import Close
 from ._closer import Closer
+from ._endings import ending
 from ._pings import Pings
 from ._protocol import Protocol
 from ._reader import Reader
@@ -33,15 +34,17 @@ from ._wire import open_wire
 from ._writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from wsproto.extensions import Extension
 
     from ._close import Initiator
+    from ._errors import ConnectionClosed
     from ._limits import Limits
     from ._pings import PendingPing
     from ._protocol import Failure, PeerClose
     from ._services import Services
+    from ._writer import Full
 
 SALVAGE_READS = 4
 """Reads tried, without waiting, for what a peer said before it stopped listening."""
@@ -53,6 +56,8 @@ class Connection:
     Attributes:
         closed: how it ended; None while that is open.
         cause: the exception that ended it, if one did.
+        on_end: called once when it is decided how it ended, by whatever code decides it.
+        own: the application itself has closed it.
         pings: our pings under way.
         sent: messages sent so far.
     """
@@ -64,6 +69,8 @@ class Connection:
         "_wire",
         "cause",
         "closed",
+        "on_end",
+        "own",
         "pings",
         "protocol",
         "reader",
@@ -101,8 +108,36 @@ class Connection:
         )
         self.closed: Close | None = None
         self.cause: BaseException | None = None
+        self.on_end: Callable[[], None] | None = None
+        self.own = False
         self.pings = Pings()
         self.sent = 0
+
+    # -- what the calls share --------------------------------------------------------------------
+
+    async def clear_to_send(self, full: Full) -> None:
+        """Return when the outbox takes a frame, raise when it never will again. Cancelled: nothing
+        has happened."""
+        writer = self.writer
+        if not writer.outbox.sealed:
+            if full():
+                await writer.room(full)
+            if not writer.outbox.sealed:
+                return
+        await self.reader.until(lambda: False)
+        raise self.ended(sending=True) from self.cause
+
+    def ended(self, *, sending: bool) -> ConnectionClosed:
+        """A new exception that tells the end; `cause` is to be chained to it."""
+        assert self.closed is not None
+        return ending(self.closed, own=self.own, sending=sending)
+
+    def queue_frame(self, frame: bytes) -> None:
+        """Queue a whole message that is a frame already; a service task writes it soon. The caller
+        has seen that the outbox takes it."""
+        self.writer.outbox.append(frame)
+        self.sent += 1
+        self.services.spread(self.writer)
 
     # -- pings -----------------------------------------------------------------------------------
 
@@ -135,8 +170,12 @@ class Connection:
         Messages that nobody has received are dropped; what was sent goes out first. A service task
         sees the end through within ``limits.close_timeout``.
         """
-        if not self.writer.outbox.sealed:
-            self.protocol.inbox.discard()
+        if self.writer.outbox.sealed:
+            return
+        self.protocol.inbox.discard()
+        if self.reader.fault is not None:  # nobody would parse the answer to our Close
+            self.peer_failed(self.reader.fault)
+        else:
             self._seal(code, reason)
             self._closer.begin()
             self.writer.write_out()
@@ -210,6 +249,8 @@ class Connection:
         self.writer.wake_senders()
         self.writer.write_out()
         self._closer.finish()
+        if self.on_end is not None:
+            self.on_end()
 
     def kill(self) -> None:
         """End now: a Close is offered once if none was sent, nothing is waited for. On a plain
@@ -242,8 +283,8 @@ class Connection:
 
     @property
     def spoken(self) -> int:
-        """Messages sent and received so far."""
-        return self.sent + self.protocol.inbox.received
+        """Messages sent, messages and fragments received so far."""
+        return self.sent + self.protocol.inbox.received + self.protocol.inbox.fragments
 
     def fileno(self) -> int:
         """The socket's descriptor, -1 where there is none."""

@@ -9,26 +9,25 @@ arrives at an await and never between two lines that belong together.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
 import trio
 
 from ._close import check_outgoing_close
-from ._endings import ending
-from ._streaming import MessageReader, MessageWriter
+from ._streaming import Reading, Writing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
 
     from ._close import Close
     from ._connection import Connection
-    from ._errors import ConnectionClosed
     from ._instruments import Watchers
     from ._request import UpgradeRequest
     from ._response import Response
-    from ._streaming import Kind
+    from ._streaming import Kind, MessageReader, MessageWriter
 
 COALESCE = 16 * 1024
 """Replies to messages that arrived together are written together, up to this many bytes."""
@@ -57,7 +56,6 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         "_connection",
         "_context",
         "_id",
-        "_receiving",
         "_request",
         "_response",
         "_subprotocol",
@@ -81,7 +79,6 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         self._context = context
         self._watchers = watchers
         self._id = next(_ids)
-        self._receiving = False
 
     def __repr__(self) -> str:
         state = "open" if self.closed is None else str(self.closed)
@@ -164,7 +161,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         writer = connection.writer
         await connection.services.breathe()
         if writer.outbox.sealed or writer.full():
-            await self._clear_to_send(writer.full)
+            await connection.clear_to_send(writer.full)
         writer.outbox.append(connection.protocol.encode(value, compress=compress))
         connection.sent += 1
         if self._watchers is not None:
@@ -175,18 +172,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             return
         writer.write_out()
         if connection.closed is not None:
-            raise self._ended(sending=True) from connection.cause
-
-    async def _clear_to_send(self, full: Callable[[], bool]) -> None:
-        """Return when the outbox takes a frame, raise when it never will again."""
-        connection = self._connection
-        writer = connection.writer
-        while not writer.outbox.sealed:
-            if not full():
-                return
-            await writer.room(full)
-        await connection.reader.until(lambda: False)
-        raise self._ended(sending=True) from connection.cause
+            raise connection.ended(sending=True) from connection.cause
 
     @trio.lowlevel.enable_ki_protection
     async def receive(self) -> str | bytes:
@@ -198,29 +184,26 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
         Cancelled: no message is lost or duplicated. RFC 6455 section 6.2.
         """
-        if self._receiving:
-            raise trio.BusyResourceError("another task is receiving on this connection")
         connection = self._connection
         reader = connection.reader
-        self._receiving = True
+        reader.begin_receiving()
         try:
             if reader.messages:
                 await connection.services.breathe()
             while not reader.messages:
                 if connection.closed is not None:
-                    raise self._ended(sending=False) from connection.cause
+                    raise connection.ended(sending=False) from connection.cause
                 await reader.for_message()
             message = connection.protocol.inbox.pop()
             if self._watchers is not None:
                 self._watchers.message_received(self, message)
             return message
         finally:
-            self._receiving = False
+            reader.receiving = False
             if reader.waiters:
                 reader.hand_over()
 
-    @asynccontextmanager
-    async def message_writer(self, kind: Kind) -> AsyncIterator[MessageWriter]:
+    def message_writer(self, kind: Kind) -> AbstractAsyncContextManager[MessageWriter]:
         """Write one message in fragments, of any size, in constant memory::
 
             async with ws.message_writer("binary") as out:
@@ -237,28 +220,11 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         Cancelled, or left by any exception: a message of which something was sent can never be
         completed, so the connection is closed with 1011; of which nothing was sent is forgotten.
         """
-        if kind not in ("text", "binary"):
-            raise ValueError(f'a message is "text" or "binary", not {kind!r}')
-        connection = self._connection
-        writer = connection.writer
-        await connection.services.breathe()
-        await self._clear_to_send(writer.full)
-        out = MessageWriter(connection, kind, lambda: self._ended(sending=True))
-        writer.composing = True
-        try:
-            yield out
-            await out.finish()
-            if self._watchers is not None:
-                self._watchers.streamed_out(self, out.size, kind)
-        except BaseException:
-            if out.started:
-                connection.start_close(1011, "a message was left unfinished")
-            raise
-        finally:
-            writer.end_composing()
+        watchers = self._watchers
+        report = None if watchers is None else partial(watchers.streamed_out, self)
+        return Writing(self._connection, kind, report)
 
-    @asynccontextmanager
-    async def message_reader(self) -> AsyncIterator[MessageReader]:
+    def message_reader(self) -> AbstractAsyncContextManager[MessageReader]:
         """Read one message piece by piece, in constant memory::
 
             async with ws.message_reader() as chunks:
@@ -275,34 +241,9 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
         Cancelled while entering: nothing is lost.
         """
-        if self._receiving:
-            raise trio.BusyResourceError("another task is receiving on this connection")
-        connection = self._connection
-        inbox = connection.protocol.inbox
-        self._receiving = True
-        try:
-            await self._until_begun()
-            kind: Kind = "text" if inbox.stream() else "binary"
-            chunks = MessageReader(connection, kind, lambda: self._ended(sending=False))
-            try:
-                yield chunks
-            finally:
-                inbox.end_stream()
-                if self._watchers is not None:
-                    self._watchers.streamed_in(self, chunks.size, kind)
-        finally:
-            self._receiving = False
-            connection.reader.hand_over()
-
-    @trio.lowlevel.enable_ki_protection
-    async def _until_begun(self) -> None:
-        connection = self._connection
-        if connection.protocol.inbox.begun:
-            await connection.services.breathe()
-        while not connection.protocol.inbox.begun:
-            if connection.closed is not None:
-                raise self._ended(sending=False) from connection.cause
-            await connection.reader.for_message()
+        watchers = self._watchers
+        report = None if watchers is None else partial(watchers.streamed_in, self)
+        return Reading(self._connection, report)
 
     @trio.lowlevel.enable_ki_protection
     async def ping(self) -> float:
@@ -321,14 +262,14 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         """
         connection = self._connection
         await connection.services.breathe()
-        await self._clear_to_send(connection.writer.full_for_pieces)
+        await connection.clear_to_send(connection.writer.full_for_pieces)
         ping = connection.queue_ping()
         try:
             await connection.reader.until(lambda: ping.round_trip is not None)
         finally:
             connection.pings.forget(ping)
         if ping.round_trip is None:
-            raise self._ended(sending=True) from connection.cause
+            raise connection.ended(sending=True) from connection.cause
         return ping.round_trip
 
     @trio.lowlevel.enable_ki_protection
@@ -379,6 +320,10 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         assert closed is not None
         return closed
 
-    def _ended(self, *, sending: bool) -> ConnectionClosed:
-        assert self._connection.closed is not None
-        return ending(self._connection.closed, own=self._connection.own, sending=sending)
+
+def internals(ws: WebSocket) -> tuple[Connection, Callable[[str | bytes], None] | None]:
+    """For rooms, which send to many without being called by each: the connection, and who is to be
+    told of a message sent."""
+    watchers = ws._watchers  # noqa: SLF001  a friend of the class, in its own file
+    told = None if watchers is None else partial(watchers.message_sent, ws)
+    return ws._connection, told  # noqa: SLF001
