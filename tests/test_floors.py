@@ -79,7 +79,7 @@ FLOORS = (
         "_rooms",
     ),
     # 4, extras
-    ("metrics", "__init__", "testing"),
+    ("metrics", "__init__", "testing", "_commands", "__main__"),
 )
 """A file imports from lower floors, or from files to its left on its own floor."""
 
