@@ -445,7 +445,7 @@ async def test_a_fault_behind_messages_outranks_our_close(
 ) -> None:
     """Nothing behind the fault is parsed, so no answer to a Close 1000 would be seen: the peer is
     told 1002 at once, and no `close_timeout` is spent on waiting."""
-    async with opposite() as (ws, peer, _), trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery, opposite() as (ws, peer, _):
         frames = [encode_frame(TEXT, b"x", masked=masked) for masked in (True, True, False)]
         await peer.send_raw(b"".join(frames))
         assert await ws.receive() == "x"
