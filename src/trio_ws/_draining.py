@@ -51,11 +51,12 @@ class Drain:
     async def run(self) -> None:
         """Tell everybody; then wait until the server has ended, or end it when time is up."""
         lives = self._lives
+        assert lives.farewell is not None
         log.info("draining: %d connections are open", len(lives.open))
         with self._patience:
             await self._close_all()
             await trio.sleep_forever()
-        lives.close_what_is_left()
+        lives.close_what_is_left(*lives.farewell)
         log.info("the grace of the drain is over: %d connections were cut off", len(lives.left))
         lives.stop()
 

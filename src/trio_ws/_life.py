@@ -270,11 +270,10 @@ class Lives:
             with trio.CancelScope(shield=True, deadline=self.end_of_grace()):
                 while self.open:
                     await self._fewer.park()
-            self.close_what_is_left()
+            self.close_what_is_left(self.options.cancel_code, self.options.cancel_reason)
 
-    def close_what_is_left(self) -> None:
+    def close_what_is_left(self, code: int, reason: str) -> None:
         """Time is up: offer a Close to whoever has not heard one, and wait for nothing."""
-        code, reason = self.farewell or (self.options.cancel_code, self.options.cancel_reason)
         for ws, connection in self.open.items():
             connection.start_close(code, reason)
             self._cut_off(ws, connection)
