@@ -1,0 +1,629 @@
+"""`connect` and `connect_stream` in memory: opening, the block, and the end, on the mock clock."""
+
+from __future__ import annotations
+
+import socket
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from trio_ws import (
+    Close,
+    ConnectionClosed,
+    ConnectionLost,
+    Deflate,
+    HandshakeError,
+    InvalidURL,
+    Limits,
+    Rejected,
+    Response,
+    WebSocket,
+    connect,
+    connect_stream,
+    serve,
+    serve_stream,
+)
+from trio_ws.testing import (
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    BreakingStream,
+    ChunkedStream,
+    RawPeer,
+    StallingStream,
+    Target,
+    WrappedStream,
+    accept_token,
+    cancel_at_every_step,
+    encode_frame,
+    interrupt_at_every_step,
+)
+
+URL = "ws://example.com/chat"
+PERFECT = Limits(handshake_timeout=7, close_timeout=5, cancel_grace=1)
+
+
+def server_and_stream() -> tuple[RawPeer, WrappedStream]:
+    """A server played by the test, and the client's end of the stream to it."""
+    near, far = trio.testing.memory_stream_pair()
+    return RawPeer(far, role="server"), WrappedStream(near)
+
+
+@asynccontextmanager
+async def conversation(
+    nursery: trio.Nursery, **options: Any
+) -> AsyncIterator[tuple[WebSocket, RawPeer]]:
+    """An open connection: our client, and a server played by the test."""
+    server, stream = server_and_stream()
+    nursery.start_soon(server.accept)
+    async with connect_stream(stream, URL, **options) as ws:
+        yield ws, server
+    assert stream.closed
+
+
+# -- opening -------------------------------------------------------------------------------------
+
+
+async def test_client_and_server_of_ours_understand_each_other(nursery: trio.Nursery) -> None:
+    """With a subprotocol, compression and headers; the request and the response are there."""
+    near, far = trio.testing.memory_stream_pair()
+
+    async def handler(ws: WebSocket) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    nursery.start_soon(serve_stream, handler, far)
+    async with connect_stream(near, URL, compression=Deflate()) as ws:
+        for message in ("hello", "", "x" * 100_000, b"\x00\xff"):
+            await ws.send(message)
+            assert await ws.receive() == message
+        assert ws.response is not None
+        assert ws.response.status == 101
+        assert ws.request.path == "/chat"
+        assert await ws.ping() >= 0
+    assert ws.closed == Close(code=1000, initiator="local")
+
+
+async def test_the_subprotocol_agreed_upon_is_known(nursery: trio.Nursery) -> None:
+    server, stream = server_and_stream()
+
+    async def accept() -> None:
+        head = await server.accept(headers=[(b"Sec-WebSocket-Protocol", b"b")])
+        assert b"Sec-WebSocket-Protocol: a, b\r\n" in head
+
+    nursery.start_soon(accept)
+    async with connect_stream(stream, URL, subprotocols=["a", "b"]) as ws:
+        assert ws.subprotocol == "b"
+        await server.stream.aclose()
+
+
+async def test_messages_behind_the_101_are_received(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """In the very packet of the response, byte for byte."""
+    server, stream = server_and_stream()
+    glued = encode_frame(TEXT, b"first") + encode_frame(TEXT, b"second") + b"\x81\x05th"
+
+    async def accept() -> None:
+        key = (await server.receive_head()).partition(b"Sec-WebSocket-Key: ")[2].split(b"\r\n")[0]
+        head = (
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: " + accept_token(key) + b"\r\n\r\n"
+        )
+        await server.send_raw(head + glued)
+        await trio.sleep(1)
+        await server.send_raw(b"ird")
+
+    nursery.start_soon(accept)
+    async with connect_stream(stream, URL) as ws:
+        assert [await ws.receive() for _ in range(3)] == ["first", "second", "third"]
+        await server.stream.aclose()
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 4096])
+async def test_the_response_may_come_in_any_pieces(nursery: trio.Nursery, size: int) -> None:
+    near, far = trio.testing.memory_stream_pair()
+    server = RawPeer(ChunkedStream(far, size), role="server")
+    nursery.start_soon(server.accept)
+    async with connect_stream(near, URL) as ws:
+        await server.send_message("hello")
+        assert await ws.receive() == "hello"
+        await server.stream.aclose()
+
+
+Speak = Callable[[RawPeer], Awaitable[object]]
+
+
+async def until_cut_off(speak: Speak, server: RawPeer) -> None:
+    """Speak until the other side has closed."""
+    try:
+        await speak(server)
+    except trio.BrokenResourceError:
+        pass
+
+
+async def says_nothing(server: RawPeer) -> None:
+    await server.receive_head()
+    await trio.sleep_forever()
+
+
+async def does_not_even_read(server: RawPeer) -> None:
+    await trio.sleep_forever()
+
+
+async def never_ends_its_head(server: RawPeer) -> None:
+    await server.send_raw(b"HTTP/1.1 101 Switching Protocols\r\n")
+    while True:
+        await server.send_raw(b"X: y\r\n")
+        await trio.sleep(0.25)
+
+
+async def sends_hints_for_ever(server: RawPeer) -> None:
+    while True:
+        await server.send_raw(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+        await trio.sleep(1.5)
+
+
+@pytest.mark.row("H1")
+@pytest.mark.parametrize(
+    "speak", [says_nothing, does_not_even_read, never_ends_its_head, sends_hints_for_ever]
+)
+async def test_a_server_that_does_not_come_to_the_point_has_until_the_open_timeout(
+    speak: Speak, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Exactly `handshake_timeout` seconds, then an error that says so, and the stream is closed."""
+    server, stream = server_and_stream()
+    nursery.start_soon(until_cut_off, speak, server)
+    started = trio.current_time()
+    with pytest.raises(HandshakeError, match=r"not open after 7 s") as caught:
+        async with connect_stream(stream, URL, limits=PERFECT):
+            raise AssertionError("it opened")
+    assert trio.current_time() - started == pytest.approx(7)
+    assert isinstance(caught.value.__cause__, trio.TooSlowError)
+    assert stream.closed
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.row("H1")
+async def test_an_endless_body_of_a_refusal_is_cut_at_the_open_timeout(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Its head has come: that is the answer, with as much of the body as there is."""
+    server, stream = server_and_stream()
+
+    async def refuse(server: RawPeer) -> None:
+        await server.send_raw(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+        while True:
+            await server.send_raw(b"no ")
+            await trio.sleep(1)
+
+    nursery.start_soon(until_cut_off, refuse, server)
+    started = trio.current_time()
+    with pytest.raises(Rejected) as caught:
+        async with connect_stream(stream, URL, limits=PERFECT):
+            raise AssertionError("it opened")
+    assert trio.current_time() - started == pytest.approx(7)
+    assert caught.value.response.body.startswith(b"no no no ")
+    assert str(caught.value) == "the server answered 403 Forbidden"
+    assert stream.closed
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_huge_body_of_a_refusal_is_not_waited_for(nursery: trio.Nursery) -> None:
+    server, stream = server_and_stream()
+
+    async def refuse() -> None:
+        await server.send_raw(b"HTTP/1.1 999 \xff\r\n\r\n" + b"x" * 100_000)
+
+    nursery.start_soon(refuse)
+    with pytest.raises(Rejected, match=r"answered 999$") as caught:
+        async with connect_stream(stream, URL):
+            raise AssertionError("it opened")
+    assert len(caught.value.response.body) == 64 * 1024
+
+
+@pytest.mark.parametrize("at", [0, 10, 40])
+async def test_a_stream_that_breaks_while_opening_is_a_handshake_error(
+    at: int, nursery: trio.Nursery
+) -> None:
+    server, stream = server_and_stream()
+    nursery.start_soon(until_cut_off, RawPeer.accept, server)
+    broken = BreakingStream(stream, receive_at=at)
+    with pytest.raises(HandshakeError, match="broke while receiving") as caught:
+        async with connect_stream(broken, URL):
+            raise AssertionError("it opened")
+    assert isinstance(caught.value.__cause__, trio.BrokenResourceError)
+    assert broken.closed
+
+
+async def test_a_reset_behind_the_head_of_a_refusal_does_not_hide_it(nursery: trio.Nursery) -> None:
+    server, stream = server_and_stream()
+    head = b"HTTP/1.1 403 No\r\nContent-Length: 9\r\n\r\n"
+    nursery.start_soon(server.send_raw, head + b"cut")
+    with pytest.raises(Rejected) as caught:
+        async with connect_stream(BreakingStream(stream, receive_at=len(head) + 3), URL):
+            raise AssertionError("it opened")
+    assert caught.value.response.body == b"cut"
+
+
+async def test_errors_of_a_callers_stream_that_are_not_of_its_kind_come_out_as_they_are() -> None:
+    """A TooSlowError that we did not raise is not our open timeout."""
+
+    class Odd(WrappedStream):
+        async def receive_some(self, max_bytes: int | None = None) -> bytes:
+            await trio.lowlevel.checkpoint()
+            raise mine
+
+    mine = trio.TooSlowError("mine")
+    odd = Odd(server_and_stream()[1])
+    with pytest.raises(trio.TooSlowError) as caught:
+        async with connect_stream(odd, URL):
+            raise AssertionError("it opened")
+    assert caught.value is mine
+    assert odd.closed
+
+
+async def test_a_callers_own_timeout_is_the_callers(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """While opening and in the block."""
+    _server, stream = server_and_stream()
+    with pytest.raises(trio.TooSlowError):
+        with trio.fail_after(3):
+            async with connect_stream(stream, URL, limits=PERFECT):
+                raise AssertionError("it opened")
+    assert stream.closed
+    with pytest.raises(trio.TooSlowError):
+        async with conversation(nursery):
+            with trio.fail_after(3):
+                await trio.sleep_forever()
+
+
+async def test_a_wrong_url_leaves_the_stream_alone() -> None:
+    _, stream = server_and_stream()
+    with pytest.raises(InvalidURL):
+        async with connect_stream(stream, "http://example.com/"):
+            raise AssertionError("it opened")
+    assert not stream.closed
+
+
+# -- the block ends ------------------------------------------------------------------------------
+
+
+@pytest.mark.row("H5")
+async def test_a_block_that_returns_closes_with_1000(nursery: trio.Nursery) -> None:
+    async with conversation(nursery) as (ws, server):
+        nursery.start_soon(answer_close, server, 1000)
+    assert ws.closed == Close(code=1000, initiator="local")
+
+
+async def answer_close(server: RawPeer, code: int) -> None:
+    frame = await server.expect_close(code)
+    await server.send_frame(CLOSE, frame.payload)
+    await server.stream.aclose()
+
+
+class Mine(Exception):
+    pass
+
+
+@pytest.mark.row("H5")
+@pytest.mark.parametrize(
+    "raised",
+    [
+        Mine("one"),
+        ExceptionGroup("several", [Mine(), ValueError()]),
+        ExceptionGroup("nested", [ExceptionGroup("inner", [Mine()])]),
+        StopAsyncIteration("odd"),
+        StopIteration("odd"),
+        RuntimeError("odd"),
+        trio.TooSlowError("mine"),
+        OSError("mine"),
+        HandshakeError("another connection's"),
+        ConnectionClosed(Close(code=1000, initiator="peer")),
+    ],
+    ids=lambda exc: type(exc).__name__,
+)
+async def test_what_the_block_raises_comes_out_as_the_very_object(
+    raised: Exception, nursery: trio.Nursery
+) -> None:
+    """In no group of ours, with no context or cause of ours, and the server hears 1011."""
+    context = raised.__context__
+    with pytest.raises(type(raised)) as caught:
+        async with conversation(nursery) as (ws, server):
+            nursery.start_soon(answer_close, server, 1011)
+            raise raised
+    assert caught.value is raised
+    assert raised.__context__ is context
+    assert raised.__cause__ is None
+    assert ws.closed is not None
+    assert ws.closed.code == 1011
+
+
+@pytest.mark.row("H5")
+async def test_several_tasks_of_the_block_fail_in_the_callers_own_group(
+    nursery: trio.Nursery,
+) -> None:
+    async def fail(exc: Exception) -> None:
+        raise exc
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with conversation(nursery) as (_, server):
+            nursery.start_soon(answer_close, server, 1011)
+            async with trio.open_nursery() as inner:
+                inner.start_soon(fail, Mine())
+                inner.start_soon(fail, ValueError())
+    assert {type(exc) for exc in caught.value.exceptions} == {Mine, ValueError}
+
+
+@pytest.mark.row("H5")
+@pytest.mark.parametrize(
+    ("options", "payload"),
+    [
+        ({}, b"\x03\xe9"),
+        ({"cancel_code": 4000, "cancel_reason": "later"}, b"\x0f\xa0later"),
+    ],
+)
+async def test_a_cancelled_block_closes_with_1001_or_what_was_asked_for(
+    options: dict[str, Any], payload: bytes, nursery: trio.Nursery
+) -> None:
+    with trio.CancelScope() as scope:
+        async with conversation(nursery, **options) as (_, server):
+            scope.cancel()
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+    await server.expect(CLOSE, payload)
+    await server.expect_eof()
+
+
+@pytest.mark.row("H5")
+@pytest.mark.parametrize("raises", [False, True])
+async def test_haste_waits_for_the_server_no_longer_than_the_grace(
+    raises: bool, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A deaf server delays neither cancellation nor an exception by more than `cancel_grace`."""
+    near, far = trio.testing.memory_stream_pair()
+    server, stream = RawPeer(far, role="server"), StallingStream(near, after=10_000)
+    nursery.start_soon(server.accept)
+    with trio.CancelScope() as scope:
+        try:
+            async with connect_stream(stream, URL, limits=PERFECT) as ws:
+                stream.stall()
+                await ws.send("x" * 1000)
+                started = trio.current_time()
+                if raises:
+                    raise Mine
+                scope.cancel()
+        except Mine:
+            assert raises
+    assert trio.current_time() - started == pytest.approx(1)
+    assert stream.closed
+
+
+@pytest.mark.parametrize("silent", [True, False])
+async def test_a_block_that_returns_waits_for_the_server_as_long_as_close_timeout(
+    silent: bool, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with conversation(nursery, limits=PERFECT) as (ws, server):
+        started = trio.current_time()
+        if not silent:
+            nursery.start_soon(answer_close, server, 1000)
+    assert trio.current_time() - started == pytest.approx(5 if silent else 0)
+    assert ws.closed is not None
+    assert ws.closed.code == (1006 if silent else 1000)
+
+
+@pytest.mark.row("D4")
+async def test_a_server_that_closes_and_keeps_its_socket_has_until_close_timeout(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """RFC 6455 section 7.1.1: the server closes TCP first; one that does not is not waited for.
+    The end is known at once; only the socket waits."""
+    async with conversation(nursery, limits=PERFECT) as (ws, server):
+        await server.send_close(1000, "bye")
+        started = trio.current_time()
+        with pytest.raises(trio.EndOfChannel):
+            await ws.receive()
+        assert trio.current_time() == started
+        assert ws.closed == Close(code=1000, reason="bye", initiator="peer")
+    assert trio.current_time() - started == pytest.approx(5)
+    await server.expect(CLOSE, b"\x03\xe8bye")
+    await server.expect_eof()
+
+
+@pytest.mark.row("D4")
+async def test_the_sockets_deadline_does_not_wait_for_the_block(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    server, stream = server_and_stream()
+    nursery.start_soon(server.accept)
+    async with connect_stream(stream, URL, limits=PERFECT):
+        await server.send_close(4000)
+        await trio.sleep(5 + 2)  # one tick of the attendant to see the Close, then the deadline
+        assert stream.closed
+
+
+@pytest.mark.row("D3")
+@pytest.mark.parametrize("theirs_first", [True, False])
+async def test_both_close_at_once(
+    theirs_first: bool, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """One Close each, and the client reports the server's code."""
+    async with conversation(nursery) as (ws, server):
+        async with trio.open_nursery() as both:
+            if theirs_first:
+                await server.send_close(4001)
+            both.start_soon(ws.close, 4000)
+            if not theirs_first:
+                await trio.testing.wait_all_tasks_blocked()
+                await server.send_close(4001)
+            await server.expect(CLOSE, b"\x0f\xa0")
+            await server.stream.aclose()
+    assert ws.closed == Close(code=4001, initiator="local")
+
+
+async def test_its_own_end_that_escapes_the_block_is_no_failure(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """It comes out, but the farewell is the polite one: the server is not hung up on."""
+    with pytest.raises(ConnectionClosed) as caught:
+        async with conversation(nursery, limits=PERFECT) as (ws, server):
+            await server.send_close(1012)
+            started = trio.current_time()
+            while True:
+                await ws.receive()
+    assert caught.value.close is ws.closed
+    assert trio.current_time() - started == pytest.approx(5)
+
+
+async def test_a_lost_connection_is_told_and_left(nursery: trio.Nursery) -> None:
+    with pytest.raises(ConnectionLost):
+        async with conversation(nursery) as (ws, server):
+            await server.stream.aclose()
+            await ws.receive()
+
+
+async def test_pings_are_answered_while_the_block_sleeps(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with conversation(nursery) as (_, server):
+        await server.send_frame(PING, b"there?")
+        await trio.sleep(3)
+        await server.expect(PONG, b"there?")
+        await server.stream.aclose()
+
+
+async def test_after_the_block_every_call_says_it_is_closed(nursery: trio.Nursery) -> None:
+    async with conversation(nursery) as (ws, server):
+        nursery.start_soon(answer_close, server, 1000)
+    with pytest.raises(ConnectionClosed):
+        await ws.send("late")
+    with pytest.raises(ConnectionClosed):
+        await ws.receive()
+    assert (await ws.wait_closed()).code == 1000
+
+
+# -- over TCP ------------------------------------------------------------------------------------
+
+
+async def test_connect_finds_the_server_and_names_addresses(nursery: trio.Nursery) -> None:
+    async def handler(ws: WebSocket) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    server = await nursery.start(serve, handler, 0)
+    async with connect(f"ws://localhost:{server.port}/x?y=1", proxy=None) as ws:
+        await ws.send("hello")
+        assert await ws.receive() == "hello"
+        assert ws.peer_address is not None
+        assert ws.request.target == "/x?y=1"
+    nursery.cancel_scope.cancel()
+
+
+async def test_nobody_listens() -> None:
+    """At once, and the operating system's error is the cause."""
+    with trio.socket.socket() as taken:
+        await taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        with pytest.raises(HandshakeError, match="resolving and connecting") as caught:
+            async with connect(f"ws://127.0.0.1:{port}/", proxy=None):
+                raise AssertionError("it opened")
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+@pytest.mark.row("H1")
+async def test_name_resolution_counts_too(autojump_clock: trio.testing.MockClock) -> None:
+    """One deadline over name, TCP, proxy, TLS and handshake."""
+
+    class Slow(trio.abc.HostnameResolver):
+        async def getaddrinfo(self, *args: object, **keywords: object) -> Any:
+            await trio.sleep(100)
+
+        async def getnameinfo(self, *args: object, **keywords: object) -> Any:
+            raise NotImplementedError
+
+    trio.socket.set_custom_hostname_resolver(Slow())
+    try:
+        with pytest.raises(HandshakeError, match="not open after 7 s: resolving"):
+            async with connect("ws://slow.example/", proxy=None, limits=PERFECT):
+                raise AssertionError("it opened")
+    finally:
+        trio.socket.set_custom_hostname_resolver(None)
+    assert trio.current_time() == pytest.approx(7)
+
+
+async def test_a_name_that_does_not_exist_is_an_error_with_its_cause() -> None:
+    class Nothing(trio.abc.HostnameResolver):
+        async def getaddrinfo(self, *args: object, **keywords: object) -> Any:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+        async def getnameinfo(self, *args: object, **keywords: object) -> Any:
+            raise NotImplementedError
+
+    trio.socket.set_custom_hostname_resolver(Nothing())
+    try:
+        with pytest.raises(HandshakeError, match="not known") as caught:
+            async with connect("ws://nothing.example/", proxy=None):
+                raise AssertionError("it opened")
+    finally:
+        trio.socket.set_custom_hostname_resolver(None)
+    assert isinstance(caught.value.__cause__, socket.gaierror)
+
+
+# -- at every step -------------------------------------------------------------------------------
+
+
+async def polite_server(server: RawPeer) -> None:
+    """Accepts, echoes one message, answers the Close; whatever breaks, it ends quietly."""
+    try:
+        await server.accept()
+        await server.send_message(await server.receive_message())
+        frame = await server.expect_close()
+        await server.send_frame(CLOSE, frame.payload)
+    except (AssertionError, trio.EndOfChannel, trio.BrokenResourceError):
+        pass
+    await server.stream.aclose()
+
+
+async def one_conversation(target: Target) -> None:
+    server, stream = server_and_stream()
+    slow = ChunkedStream(stream, 20)
+    target.watch(slow)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(polite_server, server)
+        async with target:
+            async with connect_stream(slow, URL) as ws:
+                await ws.send("hello")
+                assert await ws.receive() == "hello"
+        assert slow.closed, "whatever happened, our end is closed when the block is left"
+    assert not server.partial or target.fired
+
+
+@pytest.mark.row("H5")
+def test_connect_cancelled_at_every_step_leaks_no_stream_and_no_task() -> None:
+    report = cancel_at_every_step(one_conversation, timeout=60)
+    print(report)
+    assert report.partial_writes
+    assert report.delivered > 20
+
+
+@pytest.mark.row("C6")
+@pytest.mark.parametrize(
+    "inside", [None, "trio_ws/_client.py", "trio_ws/_attempt.py", "trio_ws/_services.py"]
+)
+def test_connect_interrupted_at_every_step_leaks_no_stream_and_no_task(inside: str | None) -> None:
+    report = interrupt_at_every_step(one_conversation, timeout=60, inside=inside)
+    print(report)
+    assert report.points > 20
+
+
+def test_response_is_what_rejected_carries() -> None:
+    exc = Rejected(Response(404, body=b"x"))
+    assert exc.response.body == b"x"
+    assert "404 Not Found" in "".join(traceback.format_exception_only(exc))
