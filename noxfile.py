@@ -143,3 +143,38 @@ def mutants(session: nox.Session) -> None:
     """Plant one fault per promise; the suite must turn red on each."""
     session.install(".[test]")
     session.run("python", "tests/mutants/run.py", *session.posargs)
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Floods, 5,000 idle connections, cut wires; what it cost is printed. Linux, 4 minutes."""
+    session.install(".[test]")
+    pytest(session, "tests/faults", "--capture=no")
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Half an hour of everything at once; by hand. `nox -s soak -- --minutes 5`; `-- --write`."""
+    session.install(".[test]")
+    session.run("python", "tests/faults/soak.py", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Fuzz each target for 20 seconds. Arguments: other seconds, names of targets."""
+    session.install(".", *group("fuzz"))
+    seconds, *names = session.posargs or ["20"]
+    for target in names or ["head", "extensions", "frames", "compressed"]:
+        found = inside(session) / "found" / target
+        found.mkdir(parents=True, exist_ok=True)
+        session.run(
+            "python",
+            f"fuzz/fuzz_{target}.py",
+            f"-max_total_time={seconds}",
+            "-max_len=800",  # short inputs, many runs; nothing here depends on size
+            "-timeout=5",
+            "-print_final_stats=1",
+            f"-artifact_prefix={found}/",
+            str(found),
+            f"fuzz/corpus/{target}",
+        )
