@@ -45,6 +45,13 @@ NAMES = [
     "unsafe_any_origin",
     "Check",
     "Routes",
+    # one message to many
+    "Room",
+    "Member",
+    "Presence",
+    "RoomStats",
+    "Broker",
+    "MemoryBroker",
     # who watches
     "Instrument",
     # errors
@@ -54,6 +61,7 @@ NAMES = [
     "InvalidURL",
     "ConnectionClosed",
     "ConnectionLost",
+    "BrokerError",
 ]
 
 

@@ -15,6 +15,8 @@ import trio.abc
 
 from trio_ws import (
     Accept,
+    Broker,
+    BrokerError,
     Check,
     Close,
     CloseCode,
@@ -24,9 +26,14 @@ from trio_ws import (
     Instrument,
     InvalidURL,
     Limits,
+    Member,
+    MemoryBroker,
     Policy,
+    Presence,
     Rejected,
     Response,
+    Room,
+    RoomStats,
     Routes,
     Server,
     ServerOptions,
@@ -158,3 +165,36 @@ async def errors(ws: WebSocket) -> None:
         assert_type(exc.response, Response)
     except (HandshakeError, InvalidURL, WebSocketError):
         raise
+
+
+async def rooms(ws: WebSocket) -> None:
+    room = Room(overflow="drop_oldest", backlog=10, backlog_bytes=1024)
+    async with room.join(ws, context="ada") as member:
+        assert_type(member, Member)
+        assert_type(member.ws, WebSocket)
+        room.publish("text", exclude=[member])
+        room.publish(b"bytes", exclude={member, ws})
+        room.publish(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Room(overflow="panic")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(room.members, tuple[Member, ...])
+    assert_type(room.stats(), RoomStats)
+    with room.presence() as changes:
+        async for change in changes:
+            assert_type(change, Presence)
+            assert_type(change.joined, tuple[Member, ...])
+
+
+async def brokers(ws: WebSocket) -> None:
+    broker: Broker = MemoryBroker(keep=100)
+    try:
+        async with Room("lobby", broker=broker, wrap=lambda _, message: message) as room:
+            assert_type(room, Room)
+            assert_type(await room.broadcast("text", token="once"), str)
+            async with room.join(ws, after="0"):
+                pass
+    except BrokerError as exc:
+        assert_type(exc, BrokerError)
+    async with broker.subscribe("lobby", after="0") as messages:
+        async for record in messages:
+            assert_type(record, tuple[str, str | bytes])
+    assert_type(await broker.history("lobby", 10), list[tuple[str, str | bytes]])

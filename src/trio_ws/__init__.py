@@ -5,6 +5,7 @@ Lives here: the public names, flat, in reading order. Must never live here: code
 
 from __future__ import annotations
 
+from ._broker import Broker, BrokerError, MemoryBroker
 from ._client import connect, connect_stream
 from ._client_options import ClientOptions
 from ._close import Close, CloseCode
@@ -20,12 +21,14 @@ from ._errors import (
 from ._instruments import Instrument
 from ._limits import Limits
 from ._listeners import open_tcp_listeners, open_unix_listener
+from ._member import Member
 from ._options import ServerOptions
 from ._origin import allow_origins, same_origin, unsafe_any_origin
 from ._policy import Policy
 from ._reconnect import reconnect, worth_retrying
 from ._request import UpgradeRequest
 from ._response import Accept, Response
+from ._rooms import Presence, Room, RoomStats
 from ._routes import Routes
 from ._rules import Check
 from ._server import Server, serve, serve_listeners, serve_stream, serve_upgrade
@@ -65,6 +68,13 @@ __all__ = [
     "unsafe_any_origin",
     "Check",
     "Routes",
+    # one message to many
+    "Room",
+    "Member",
+    "Presence",
+    "RoomStats",
+    "Broker",
+    "MemoryBroker",
     # who watches
     "Instrument",
     # errors
@@ -74,4 +84,5 @@ __all__ = [
     "InvalidURL",
     "ConnectionClosed",
     "ConnectionLost",
+    "BrokerError",
 ]

@@ -8,6 +8,10 @@ the Close frame.
 from __future__ import annotations
 
 from itertools import islice
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MAX_BUFFERS = 1024
 """IOV_MAX on Linux, macOS and the BSDs: more buffers in one writev is EINVAL."""
@@ -68,9 +72,11 @@ class Outbox:
             self.append(self._pong)
             self._pong = None
 
-    def buffers(self) -> list[bytes | memoryview]:
-        """What waits, as buffers for one vectored write."""
+    def buffers(self) -> Sequence[bytes | memoryview]:
+        """What waits, as buffers for one vectored write, to be made before anything else."""
         frames = self._frames
+        if not self._offset and len(frames) <= MAX_BUFFERS:
+            return frames
         buffers: list[bytes | memoryview] = (
             list(frames) if len(frames) <= MAX_BUFFERS else list(islice(frames, MAX_BUFFERS))
         )
@@ -96,6 +102,10 @@ class Outbox:
         self.size -= count
         self.written += count
         frames = self._frames
+        if not self.size:
+            frames.clear()
+            self._offset = 0
+            return
         count += self._offset
         gone = 0
         for frame in frames:

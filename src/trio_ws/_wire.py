@@ -21,6 +21,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import trio
 
+if sys.platform != "win32":
+    import fcntl
+    import termios
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -31,19 +35,19 @@ READ_SIZE = 64 * 1024
 class SocketWire:
     """A plain socket, by its descriptor."""
 
-    __slots__ = ("_more", "_stream")
+    __slots__ = ("_more", "_socket")
     immediate: Literal[True] = True
 
     def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream = stream
+        self._socket = stream.socket
         self._more = False  # the last read was full: the kernel probably holds more
 
     def fileno(self) -> int:
         """The descriptor's number, -1 once it is closed."""
-        return self._stream.socket.fileno()
+        return self._socket.fileno()
 
     def _fileno(self) -> int:
-        number = self.fileno()
+        number = self._socket.fileno()
         if number < 0:
             raise trio.ClosedResourceError("this connection's socket is closed")
         return number
@@ -84,16 +88,25 @@ class SocketWire:
         """Wait until `write_now` may take something."""
         await trio.lowlevel.wait_writable(self._fileno())
 
+    def unacknowledged(self) -> int:
+        """Bytes that the kernel took and the peer's has not acknowledged; 0 where it cannot be
+        asked (Linux can: tcp(7), SIOCOUTQ)."""
+        try:
+            answer = fcntl.ioctl(self._fileno(), termios.TIOCOUTQ, bytes(4))
+        except (OSError, trio.ClosedResourceError):
+            return 0
+        return int.from_bytes(answer, sys.byteorder)
+
     async def half_close(self) -> None:
         """Tell the peer that nothing more comes."""
-        self._stream.socket.shutdown(socket.SHUT_WR)
+        self._socket.shutdown(socket.SHUT_WR)
 
     async def aclose(self) -> None:
         self.close_now()
 
     def close_now(self) -> None:
         """Close the socket; who waits on it wakes with `trio.ClosedResourceError`. Idempotent."""
-        self._stream.socket.close()
+        self._socket.close()
 
 
 class StreamWire:

@@ -43,12 +43,14 @@ class Feed(Protocol):
 
     def enter(self) -> int:
         """A sender's turn: behind what waits now."""
+        ...
 
     def leave(self, turn: int) -> None:
         """That sender waits no more."""
 
     def ahead(self, turn: int) -> bool:
         """Whether a message waits whose place is before `turn`."""
+        ...
 
     def pump(self) -> None:
         """Move messages into the outbox: while it `takes` any, up to the first sender's turn."""
@@ -74,6 +76,7 @@ class Writer:
         pressed: the attendant saw it blocked at its last tick.
         moved: a full wire has taken bytes since then.
         composing: a message is being written in pieces.
+        fed: the feed holds messages; kept by it.
         feed: what rooms have for this connection; None if it never joined one.
         stopped: nothing will ever be written again.
     """
@@ -90,6 +93,7 @@ class Writer:
         "_wire",
         "blocked",
         "composing",
+        "fed",
         "feed",
         "moved",
         "outbox",
@@ -112,6 +116,7 @@ class Writer:
         self.pressed = False
         self.moved = False
         self.composing = False
+        self.fed = False
         self.feed: Feed | None = None
         self.stopped = False
 
@@ -119,6 +124,8 @@ class Writer:
 
     def write_out(self) -> None:
         """Offer what waits to the kernel; leave the rest to the flusher. Never raises."""
+        if self.fed and self.feed is not None:
+            self.feed.pump()
         if self.blocked or not self.outbox.size:
             return
         wire = self._wire
@@ -141,7 +148,7 @@ class Writer:
         except (OSError, trio.ClosedResourceError) as exc:
             self._fail(exc)
         else:
-            if self._marks or self._room or self._drained or self.feed:
+            if self._marks or self._room or self._drained or self.fed:
                 self._progress()
 
     async def _flush_socket(self, wire: SocketWire) -> None:
@@ -212,7 +219,7 @@ class Writer:
         outbox = self.outbox
         while self._marks and self._marks[0][0] <= outbox.written:
             self._marks.popleft()[1].sent_at = trio.current_time()
-        if self.feed is not None:
+        if self.fed and self.feed is not None:
             self.feed.pump()
         self._pass_room_on()
         if self._drained and not outbox.size:
@@ -235,7 +242,7 @@ class Writer:
         sealed."""
         if self.outbox.sealed:
             return False
-        behind = self.feed is not None and self.feed.ahead(turn)
+        behind = self.fed and self.feed is not None and self.feed.ahead(turn)
         return behind or self.composing or self.outbox.size >= self._high_water
 
     def full_for_pieces(self, turn: int = LAST) -> bool:  # noqa: ARG002  as `full`
@@ -255,14 +262,9 @@ class Writer:
         finally:
             if feed is not None:
                 feed.leave(turn)
-                self.feed_out()
+            if self.fed:  # behind the frame that this sender is about to queue, if it does
+                self._services.spread(self)
             self._pass_room_on()
-
-    def feed_out(self) -> None:
-        """There may be room: let in what rooms have."""
-        if self.feed is not None:
-            self.feed.pump()
-            self.write_out()
 
     def _pass_room_on(self) -> None:
         """Wake who may go on: one sender, who wakes the next; while a message is being written in
@@ -273,7 +275,7 @@ class Writer:
     def end_composing(self) -> None:
         """That message is complete, or never will be."""
         self.composing = False
-        self.feed_out()
+        self.write_out()
         self.wake_senders()
 
     def wake_senders(self) -> None:
