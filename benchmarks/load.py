@@ -81,7 +81,7 @@ class Window:
     latencies: list[tuple[float, int]]
 
 
-def _open(port: int) -> socket.socket:
+def open_connection(port: int) -> socket.socket:
     """Connect to 127.0.0.1 and upgrade; the socket comes back non-blocking.
 
     Raises:
@@ -216,17 +216,17 @@ def connected(port: int, case: Case, exchange: Exchange) -> Iterator[Load]:
         raise ValueError(f"{case}: over {MAX_STEP} bytes under way on one connection")
     connections: list[socket.socket] = []
     try:
-        connections.extend(_open(port) for _ in range(case.connections))
+        connections.extend(open_connection(port) for _ in range(case.connections))
         with closing(Load(connections, exchange, case)) as load:
             yield load
             load.finish()
-        _part(connections)
+        part(connections)
     finally:
         for connection in connections:
             connection.close()
 
 
-def _part(connections: list[socket.socket]) -> None:
+def part(connections: list[socket.socket]) -> None:
     """Close politely. A server that lingers is left behind: what it does now is not measured."""
     goodbye = close_frame()
     end = time.monotonic() + SOCKET_TIMEOUT

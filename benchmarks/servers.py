@@ -209,13 +209,16 @@ class ServerProcess:
 
 
 @contextmanager
-def running(name: str, *, core: int | None) -> Iterator[ServerProcess]:
-    """Start the server `name` pinned to `core` (None: wherever), and end it with the block.
+def running(
+    name: str, *, core: int | None, module: str = "benchmarks.servers"
+) -> Iterator[ServerProcess]:
+    """Start the server `name` of `module` pinned to `core` (None: wherever), and end it with the
+    block.
 
     Raises:
         ServerFailed: it ended or said nothing within `START_TIMEOUT` seconds.
     """
-    command = [sys.executable, "-m", "benchmarks.servers", name]
+    command = [sys.executable, "-m", module, name]
     if core is not None:
         command += ["--core", str(core)]
     process = subprocess.Popen(
