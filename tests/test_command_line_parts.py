@@ -254,3 +254,13 @@ def test_a_drawing_is_well_formed_and_counts_every_value(values: list[float]) ->
         assert 0 <= float(bar.attrib["x"]) <= 800
         assert float(bar.attrib["y"]) >= 0
     assert root.findtext(".//{*}text[@class='title']") == "a <b> & 'c'"
+
+
+# -- connect -------------------------------------------------------------------------------------
+
+
+def test_a_url_behind_ping_is_not_a_riddle(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["connect", "--ping", "ws://127.0.0.1:1/"])
+    assert caught.value.code == 2
+    assert "the URL goes before --ping" in capsys.readouterr().err

@@ -6,6 +6,7 @@ live here: the terminal (`terminal`), the spelling of shared options (`options`)
 
 from __future__ import annotations
 
+import argparse
 import base64
 import json
 import os
@@ -34,7 +35,6 @@ from .words import (
 )
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
 
     from trio_ws import Close
@@ -62,7 +62,7 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument(
         "--ping",
-        type=count,
+        type=_pings,
         nargs="?",
         const=1,
         default=0,
@@ -80,6 +80,13 @@ def add_command(commands: Any) -> None:
     add_json_option(parser, "one JSON object on each line of stdout")
     add_client_options(parser)
     parser.set_defaults(run=run)
+
+
+def _pings(text: str) -> int:
+    """A count; the URL is easily taken for one."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number: the URL goes before --ping")
+    return count(text)
 
 
 def run(args: argparse.Namespace) -> int:
