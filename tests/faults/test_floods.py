@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 from faults_world import MIB, flood, server, wait_until, watch
 
-SECONDS = 5.0
+SECONDS = 3.0
 SHORT = {"ping_interval": 1.0, "ping_timeout": 1.0, "close_timeout": 1.0}
 
 FLAT = 16 * MIB

@@ -53,10 +53,12 @@ def settle(watched: Watched, count: int) -> None:
 
 
 @pytest.mark.row("E13")
-@pytest.mark.parametrize("politely", [True, False], ids=["closed", "reset"])
 @pytest.mark.parametrize(
-    ("options", "bound"),
-    [pytest.param([], PLAIN, id="plain"), pytest.param(["--wrapped"], OTHER, id="other stream")],
+    ("options", "bound", "politely"),
+    [
+        pytest.param([], PLAIN, True, id="plain sockets, closed"),
+        pytest.param(["--wrapped"], OTHER, False, id="other streams, reset"),
+    ],
 )
 def test_idle_connections_cost_little_and_leave_nothing(
     options: list[str], bound: int, politely: bool
