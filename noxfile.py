@@ -91,39 +91,67 @@ def docs(session: nox.Session) -> None:
         session.error(f"stale: {', '.join(stale)}")
 
 
-@nox.session
-def autobahn(session: nox.Session) -> None:
-    """The Autobahn test suite against the echo server. Arguments: its groups (1 2 ... 13)."""
+def wstest(session: nox.Session) -> str:
+    """The Autobahn test suite's program, installed in an environment of its own."""
     python2 = shutil.which("python2.7")
     if python2 is None:
         session.error("the Autobahn test suite needs python2.7 on PATH")
     # The last virtualenv that makes environments for Python 2.7.
-    session.install(".", "virtualenv==20.21.1")
+    session.install("virtualenv==20.21.1")
     environment = inside(session) / "python2"
     if not (environment / "bin" / "wstest").exists():
         session.run("virtualenv", "--quiet", "--python", python2, str(environment))
-        # Pinned: expected.json lists its cases.
+        # Pinned: the expected results list its cases.
         session.run(
             str(environment / "bin" / "pip"), "install", "-q", "autobahntestsuite==25.10.1",
             external=True,
         )  # fmt: skip
+    return str(environment / "bin" / "wstest")
+
+
+ALL_GROUPS = ["1", "2", "3", "4", "5", "6", "7", "9", "10", "12", "13"]
+
+
+@nox.session
+def autobahn(session: nox.Session) -> None:
+    """The Autobahn test suite against the echo server. Arguments: its groups (1 2 ... 13)."""
+    program = wstest(session)
+    session.install(".")
     session.run(
         "python",
         "tests/conformance/autobahn.py",
-        f"--wstest={environment / 'bin' / 'wstest'}",
+        f"--wstest={program}",
         "--report=reports/autobahn",
-        *(session.posargs or ["1", "2", "3", "4", "5", "6", "7", "9", "10", "12", "13"]),
+        *(session.posargs or ALL_GROUPS),
+    )
+
+
+@nox.session
+def autobahn_client(session: nox.Session) -> None:
+    """Our client against the Autobahn test suite. Arguments: its groups (1 2 ... 13)."""
+    program = wstest(session)
+    session.install(".")
+    session.run(
+        "python",
+        "tests/conformance/autobahn_client.py",
+        f"--wstest={program}",
+        "--report=reports/autobahn-client",
+        *(session.posargs or ALL_GROUPS),
     )
 
 
 @nox.session
 def interop(session: nox.Session) -> None:
-    """Other people's clients, node's `ws` and Python's `websockets`, against the echo server."""
+    """Other people's clients against the echo server, our client against other people's servers."""
     session.install(".[test]", *group("interop"))
     if shutil.which("npm") is None:
         session.error("interop needs node and npm on PATH")
     with session.chdir("tests/interop"):
         session.run("npm", "install", "--no-package-lock", "--no-audit", "--no-fund", external=True)
+    chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if chromium is None:
+        session.error("interop needs chromium on PATH")
+    session.env["CHROMIUM"] = chromium
     pytest(session, "tests/interop")
 
 
@@ -164,7 +192,7 @@ def fuzz(session: nox.Session) -> None:
     """Fuzz each target for 20 seconds. Arguments: other seconds, names of targets."""
     session.install(".", *group("fuzz"))
     seconds, *names = session.posargs or ["20"]
-    for target in names or ["head", "extensions", "frames", "compressed"]:
+    for target in names or ["head", "response", "extensions", "frames", "compressed"]:
         found = inside(session) / "found" / target
         found.mkdir(parents=True, exist_ok=True)
         session.run(

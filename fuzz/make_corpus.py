@@ -73,6 +73,27 @@ def heads() -> dict[str, bytes]:
     }
 
 
+def responses() -> dict[str, bytes]:
+    good = (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: ACCEPT\r\n"
+    )
+    chosen = b"Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Extensions: permessage-deflate"
+    return {
+        "good": cutting(b"", good + b"\r\n"),
+        "hints": cutting(b"\x09", b"HTTP/1.1 103 Hints\r\nA: b\r\n\r\n" + good + b"\r\n\x81\x00"),
+        "chosen": cutting(
+            b"\x20", good + chosen + b"; server_max_window_bits=10;client_max_window_bits=9\r\n\r\n"
+        ),
+        "not-offered": cutting(b"\x20", good + b"Sec-WebSocket-Protocol: c\xff\r\n\r\n"),
+        "http10": cutting(b"\x20", good.replace(b"1.1", b"1.0") + b"\r\n"),
+        "refused": cutting(
+            b"\x05", b"HTTP/1.1 403 \xff\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n"
+        ),
+        "moved": cutting(b"\x05", b"HTTP/1.0 302 x\r\nLocation: //[::1/\r\n\r\nto the end"),
+    }
+
+
 def offers() -> dict[str, bytes]:
     name = b"permessage-deflate"
     return {
@@ -136,6 +157,7 @@ def compressed(client: bool) -> dict[str, bytes]:
 def main() -> None:
     for folder, seeds in {
         "head": heads(),
+        "response": responses(),
         "extensions": offers(),
         "frames": frames(False) | frames(True),
         "compressed": compressed(False) | compressed(True) | frames(False),
