@@ -18,10 +18,12 @@ from trio_ws import (
     Broker,
     BrokerError,
     Check,
+    ClientOptions,
     Close,
     CloseCode,
     ConnectionClosed,
     ConnectionLost,
+    Deflate,
     HandshakeError,
     Instrument,
     InvalidURL,
@@ -42,14 +44,18 @@ from trio_ws import (
     WebSocket,
     WebSocketError,
     allow_origins,
+    connect,
+    connect_stream,
     open_tcp_listeners,
     open_unix_listener,
+    reconnect,
     same_origin,
     serve,
     serve_listeners,
     serve_stream,
     serve_upgrade,
     unsafe_any_origin,
+    worth_retrying,
 )
 from trio_ws.metrics import Metrics
 
@@ -152,6 +158,43 @@ async def watched() -> None:
     metrics = Metrics()
     await serve(handler, 0, instruments=(Counting(), metrics), http=metrics.http)
     await serve(handler, 0, instruments=[Counting])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+
+
+async def client(context: ssl.SSLContext, stream: trio.abc.Stream) -> None:
+    async with connect("wss://example.com/chat") as ws:
+        assert_type(ws, WebSocket)
+        assert_type(ws.response, Response | None)
+    async with connect(
+        "wss://example.com/chat",
+        ssl_context=context,
+        headers=[("Authorization", "Bearer x"), (b"Origin", b"https://example.com")],
+        subprotocols=["chat"],
+        proxy="socks5h://proxy.example:1080",
+        redirects=3,
+        limits=Limits(handshake_timeout=3),
+        compression=Deflate(),
+        cancel_code=4000,
+        cancel_reason="bye",
+    ) as ws:
+        await ws.send("hello")
+    async with connect("ws://example.com/", proxy=None) as ws:
+        pass
+    async with connect_stream(stream, "ws://localhost/", subprotocols=("a", "b")) as ws:
+        assert_type(ws, WebSocket)
+    connect("ws://example.com/", header=[])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    assert_type(ClientOptions().redirects, int)
+
+
+def stubborn(exc: HandshakeError) -> bool:
+    return worth_retrying(exc) or isinstance(exc, Rejected)
+
+
+async def feed() -> None:
+    async with reconnect("wss://example.com/feed", retry=stubborn, proxy=None) as connections:
+        async for ws in connections:
+            assert_type(ws, WebSocket)
+            async for message in ws:
+                assert_type(message, str | bytes)
 
 
 async def errors(ws: WebSocket) -> None:
