@@ -47,6 +47,8 @@ __all__ = ["Lives"]
 
 Ts = TypeVarTuple("Ts")
 
+_NO_SCOPE = nullcontext()
+
 log = logging.getLogger("trio_ws.connection")
 
 
@@ -150,7 +152,7 @@ class Lives:
         if self.farewell is not None:  # the drain began while the 101 was on its way
             connection.start_close(*self.farewell)
         try:
-            with scope or nullcontext():
+            with scope or _NO_SCOPE:
                 await interruptible(self.handler, ws)
         except BaseException as exc:  # noqa: BLE001  ranked below; nothing is lost
             raised = exc

@@ -19,7 +19,7 @@ from wsproto.events import Ping, Pong
 from ._protocol import PeerClose
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from ._close import Close
     from ._protocol import Failure
@@ -119,19 +119,24 @@ class Reader:
         finally:
             self.hand_over()
 
-    async def for_message(self) -> None:
-        """One wait of the task in `receive`; the caller looks again. Cancelled: as `until`."""
-        if self.fault is not None:
-            self._owner.peer_failed(self.fault)
-        elif self.eof:
-            self._owner.lose()
-        elif self.driving:
+    def for_message(self) -> Awaitable[None]:
+        """One wait of the task in `receive`; the caller looks again. Cancelled: as `until`.
+
+        What is to be awaited is handed on, not awaited here: a coroutine in between would take 230
+        bytes of every idle connection.
+        """
+        if self.fault is None and not self.eof:
+            if not self.driving:
+                return self.drive()
             if self.receiver is None:
                 self.receiver = trio.lowlevel.ParkingLot()
             self._wanted = True
-            await self.receiver.park()
+            return self.receiver.park()
+        if self.fault is not None:
+            self._owner.peer_failed(self.fault)
         else:
-            await self.drive()
+            self._owner.lose()
+        return trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC105  the caller awaits it
 
     def begin_receiving(self) -> None:
         if self.receiving:

@@ -131,7 +131,7 @@ class Routes(Generic[WebSocketT]):
                 return RouteMatch(template.text, handler, params)
         return None
 
-    async def __call__(self, ws: WebSocketT) -> None:
+    def __call__(self, ws: WebSocketT) -> Awaitable[object]:
         """Await the handler of ``ws.request``'s path; whatever it raises comes out.
 
         Raises:
@@ -141,7 +141,7 @@ class Routes(Generic[WebSocketT]):
         found = self.match(ws.request.raw_path)
         if found is None or dict(found.params) != dict(ws.request.params):
             raise LookupError("no such route: give Routes itself to the server as the handler")
-        await found.handler(ws)
+        return found.handler(ws)
 
     def __repr__(self) -> str:
         return f"<Routes {' '.join(template.text for template, _ in self._routes)}>"
