@@ -10,8 +10,8 @@ import pytest
 import trio
 import trio.testing
 
-from trio_ws import ConnectionClosed, Policy
-from trio_ws.testing import TEXT, RawPeer, open_pair, open_websocket, request
+from trio_ws import ConnectionClosed, Deflate, Limits, Policy
+from trio_ws.testing import TEXT, RawPeer, WrappedStream, open_pair, open_websocket, request
 
 
 async def test_a_pair_talks_both_ways(autojump_clock: trio.testing.MockClock) -> None:
@@ -36,6 +36,44 @@ async def test_a_pair_over_streams_that_block(
         nursery.start_soon(client.send, "x" * 100_000)
         assert len(await server.receive()) == 100_000
     assert trio.current_time() == 0
+
+
+@pytest.mark.parametrize(
+    "compression",
+    [
+        Deflate(),
+        Deflate(server_no_context_takeover=True, client_no_context_takeover=True),
+        Deflate(server_max_window_bits=9, client_max_window_bits=15),
+    ],
+    ids=["default", "no context", "windows"],
+)
+async def test_a_pair_may_be_compressed(
+    compression: Deflate, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Both directions, message after message; what is on the wire is a fraction of the text."""
+    near, far = (WrappedStream(stream) for stream in trio.testing.memory_stream_pair())
+    text = "the same words again, " * 500
+    async with open_pair(streams=(near, far), compression=compression) as (client, server):
+        for there, here in ((client, server), (server, client)):
+            for _ in range(2):
+                await there.send(text)
+                assert await here.receive() == text
+        assert max(near.sent, far.sent) < len(text) / 10
+        await client.send(text, compress=False)
+        assert await server.receive() == text
+        assert near.sent > len(text)
+
+
+async def test_a_compressed_pair_bounds_what_it_inflates(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """`max_message` counts bytes after inflation, as it does between a client and a server."""
+    limits = Limits(max_message=1000)
+    async with open_pair(compression=Deflate(), limits=limits) as (client, server):
+        await client.send("x" * 1001)
+        with pytest.raises(ConnectionClosed) as info:
+            await server.receive()
+        assert info.value.close.code == 1009
 
 
 async def test_an_error_in_the_body_comes_out_bare(autojump_clock: trio.testing.MockClock) -> None:

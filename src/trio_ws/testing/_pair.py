@@ -13,7 +13,9 @@ import trio
 import trio.testing
 
 from trio_ws._connection import Connection
+from trio_ws._deflate import choose_offer_untrusted, make_offer
 from trio_ws._limits import Limits
+from trio_ws._permessage import PerMessageDeflate
 from trio_ws._request import UpgradeRequest
 from trio_ws._services import open_services
 from trio_ws._websocket import WebSocket
@@ -21,6 +23,7 @@ from trio_ws._websocket import WebSocket
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
+    from trio_ws._deflate import Deflate
     from trio_ws._request import Address
 
 __all__ = ["open_pair", "open_websocket", "request"]
@@ -105,6 +108,7 @@ async def open_websocket(
 async def open_pair(
     *,
     limits: Limits | None = None,
+    compression: Deflate | None = None,
     streams: tuple[trio.abc.Stream, trio.abc.Stream] | None = None,
     request: UpgradeRequest | None = None,
     context: object = None,
@@ -117,6 +121,8 @@ async def open_pair(
 
     Args:
         limits: the bounds of both sides, in bytes and seconds.
+        compression: what both sides compress as (RFC 7692), agreed as the handshake of a client
+            and a server that were both given it would; None, the default, is no compression.
         streams: the client's and the server's end of one transport, owned by the ``with``.
         request: what both sides' ``request`` is; a plain one if None.
         context: what ``server.context`` is.
@@ -126,8 +132,16 @@ async def open_pair(
     near, far = trio.testing.memory_stream_pair() if streams is None else streams
     bounds, asked = limits or Limits(), request or _PLAIN_REQUEST
     async with open_services() as services:
-        client = Connection(near, client=True, limits=bounds, services=services)
-        server = Connection(far, client=False, limits=bounds, services=services)
+        client, server = (
+            Connection(
+                stream,
+                client=is_client,
+                limits=bounds,
+                services=services,
+                extensions=_extensions(compression, client=is_client, limits=bounds),
+            )
+            for stream, is_client in ((near, True), (far, False))
+        )
         async with _owned(client, server):
             yield (
                 WebSocket(client, request=asked),
@@ -150,6 +164,18 @@ async def _owned(*connections: Connection) -> AsyncIterator[None]:
         with trio.CancelScope(shield=True):
             for connection in connections:
                 await connection.wait_gone()
+
+
+def _extensions(
+    compression: Deflate | None, *, client: bool, limits: Limits
+) -> list[PerMessageDeflate]:
+    if compression is None:
+        return []
+    agreement = choose_offer_untrusted(compression, [make_offer(compression).encode()])
+    assert agreement is not None, "what Deflate admits, a server that was given it can keep"
+    return [
+        PerMessageDeflate(agreement, compression, client=client, max_message=limits.max_message)
+    ]
 
 
 def _bytes(text: str | bytes) -> bytes:
