@@ -22,6 +22,7 @@ QUIET = Signs(
     composing=False,
     paused=False,
     waiting=False,
+    unacknowledged=0,
     eof=False,
 )
 NOTHING, PING, NO_LIFE, NO_PROGRESS, EOF_UNREPORTED, IDLE, TOO_OLD = Verdict
@@ -100,6 +101,26 @@ def test_the_pings_clock_starts_when_it_has_left() -> None:
     assert watch.vigil.ping is not None
     watch.vigil.ping.sent_at = watch.now
     assert watch.until(NO_LIFE) == 20 + 100 + 20
+
+
+@pytest.mark.row("E14")
+def test_nor_while_it_stands_in_the_kernels_queue() -> None:
+    """As long as the peer's kernel takes what is before it; then its clock runs."""
+    watch = Watch()
+    assert watch.until(PING) == 20
+    for left in range(200, 0, -1):
+        assert watch.step(unacknowledged=left * 10_000) is NOTHING
+    assert watch.until(NO_LIFE) == 20 + 200 + 20
+
+
+@pytest.mark.row("E8")
+def test_a_queue_that_does_not_move_is_no_excuse() -> None:
+    """Nor one that is empty: a kernel that acknowledges is no application that answers."""
+    for queue in ([6] * 40, [6, *([0] * 39)], [9000] * 40):
+        watch = Watch()
+        assert watch.until(PING) == 20
+        lost = [watch.step(unacknowledged=bytes_) for bytes_ in queue].index(NO_LIFE)
+        assert lost == 19
 
 
 @pytest.mark.parametrize("life", ["bytes", "moved"])

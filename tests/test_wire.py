@@ -69,6 +69,19 @@ async def test_only_a_plain_socket_is_used_by_its_descriptor() -> None:
 # -- the socket ----------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+async def test_the_kernel_tells_what_the_peers_has_not_taken() -> None:
+    """What stands in its queue, nothing once the peer has read, nothing once it is closed."""
+    async with socket_pair() as (wire, far):
+        assert wire.unacknowledged() == 0
+        taken = wire.write_now([b"x" * 1000])
+        assert wire.unacknowledged() >= taken == 1000
+        assert await far.receive_some(2000) == b"x" * 1000
+        assert wire.unacknowledged() == 0
+        wire.close_now()
+        assert wire.unacknowledged() == 0
+
+
 @posix
 async def test_a_read_waits_returns_bytes_and_then_the_end() -> None:
     """What the peer sent, in pieces as they come, then b""."""

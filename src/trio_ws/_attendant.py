@@ -96,7 +96,7 @@ class Attendant:
         connection.reader.attend()
         if connection.closing:
             return False
-        verdict = vigil.tick(trio.current_time(), signs_of(connection), self._tick)
+        verdict = vigil.tick(trio.current_time(), signs_of(connection, vigil), self._tick)
         if verdict is not Verdict.NOTHING:
             self._carry_out(verdict, connection, vigil)
         return connection.closed is None and connection.reader.paused()
@@ -137,7 +137,7 @@ class Attendant:
                 connection.lose()
 
 
-def signs_of(connection: Connection) -> Signs:
+def signs_of(connection: Connection, vigil: Vigil) -> Signs:
     """Read what the hot path has left."""
     reader, writer = connection.reader, connection.writer
     signs = Signs(
@@ -148,6 +148,7 @@ def signs_of(connection: Connection) -> Signs:
         composing=writer.composing,
         paused=reader.paused() and not reader.driving,
         waiting=writer.outbox.size > 0,
+        unacknowledged=connection.unacknowledged() if vigil.unanswered else 0,
         eof=reader.eof,
     )
     writer.moved, writer.pressed = False, writer.blocked

@@ -290,6 +290,10 @@ class Connection:
         """The socket's descriptor, -1 where there is none."""
         return self._wire.fileno() if self._wire.immediate else -1
 
+    def unacknowledged(self) -> int:
+        """Bytes on their way to the peer's kernel; 0 where that cannot be known."""
+        return self._wire.unacknowledged() if self._wire.immediate else 0
+
     async def wait_gone(self) -> None:
         """Wait until the socket is closed. Cancelled: nothing happens."""
         await self._closer.wait_gone()

@@ -11,7 +11,8 @@ may come a tick late, and never early. What a tick finds is taken to have begun 
   chance, so that connections that began together do not ping together). Without life for
   `ping_timeout` after it, and never sooner than interval plus timeout after the last sign, the peer
   is dead. The ping's clock starts when its last byte has left and again whenever we resume reading:
-  while *we* do not read, the peer cannot answer.
+  while *we* do not read, the peer cannot answer. Nor can it while the ping stands in our kernel's
+  queue, behind megabytes perhaps, which a slow peer takes bit by bit.
 * A second clock: bytes wait to be written and none has left for `ping_timeout`: dead, however
   chatty the peer is.
 * `idle_timeout` counts messages and their fragments, `max_lifetime` counts nothing: the connection
@@ -73,6 +74,8 @@ class Signs:
         composing: the application is writing a message in pieces.
         paused: we do not read, because the application does not.
         waiting: bytes wait to be written.
+        unacknowledged: bytes that our kernel took and the peer's has not; 0 if not known. Asked for
+            only while `unanswered`.
         eof: the peer's bytes have ended without a Close, and nobody has asked yet.
     """
 
@@ -83,6 +86,7 @@ class Signs:
     composing: bool
     paused: bool
     waiting: bool
+    unacknowledged: int
     eof: bool
 
 
@@ -91,6 +95,7 @@ class Vigil:
 
     Attributes:
         ping: the last keepalive ping.
+        unanswered: there has been no sign of life since.
     """
 
     __slots__ = (
@@ -106,10 +111,11 @@ class Vigil:
         "_reading_since",
         "_spoken",
         "_ticked_at",
-        "_unanswered",
+        "_unacknowledged",
         "_waiting",
         "_written",
         "ping",
+        "unanswered",
     )
 
     def __init__(self, limits: Limits, now: float, chance: float) -> None:
@@ -122,8 +128,8 @@ class Vigil:
         self._born = self._last_life = self._last_spoken = self._ticked_at = now
         self._moved_at = self._reading_since = now
         self._eof_since = math.inf
-        self._bytes_in = self._spoken = self._written = 0
-        self._paused = self._waiting = self._unanswered = False
+        self._bytes_in = self._spoken = self._written = self._unacknowledged = 0
+        self._paused = self._waiting = self.unanswered = False
         self.ping: PendingPing | None = None
 
     def tick(self, now: float, signs: Signs, tick: float = TICK) -> Verdict:
@@ -158,12 +164,15 @@ class Vigil:
     def _read(self, now: float, signs: Signs) -> None:
         if signs.moved or signs.bytes_in != self._bytes_in:
             self._bytes_in, self._last_life = signs.bytes_in, now
-            self._unanswered = False
+            self.unanswered = False
         if signs.written != self._written or not (signs.waiting and self._waiting):
             self._written, self._moved_at = signs.written, now
         self._waiting = signs.waiting
         if signs.paused or self._paused:
             self._paused, self._reading_since = signs.paused, now
+        if 0 < signs.unacknowledged < self._unacknowledged:
+            self._reading_since = now
+        self._unacknowledged = signs.unacknowledged
         if signs.composing or signs.spoken != self._spoken:
             self._spoken, self._last_spoken = signs.spoken, now
         if not signs.eof:
@@ -176,12 +185,12 @@ class Vigil:
         if interval is None:
             return Verdict.NOTHING
         left = None if self.ping is None else self.ping.sent_at
-        if not self._unanswered:
+        if not self.unanswered:
             if now + tick <= self._last_life + interval * self._early:
                 return Verdict.NOTHING  # the next tick is early enough
             if self.ping is not None and left is None:
                 return Verdict.NOTHING  # it has not even left; a second one would say no more
-            self._unanswered = True
+            self.unanswered = True
             return Verdict.PING
         if timeout is None or left is None:
             return Verdict.NOTHING
