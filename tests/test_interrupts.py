@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_ws import WebSocket, serve_stream
+from trio_ws import Deflate, WebSocket, connect_stream, serve_stream
 from trio_ws.testing import (
     ChunkedStream,
     RawPeer,
@@ -102,3 +102,32 @@ def test_an_interrupt_during_serve_stream_tears_nothing(inside: str | None, stri
     report = interrupt_at_every_step(scenario, inside=inside, stride=stride)
     print(report)
     assert report.points
+
+
+@pytest.mark.row("C6")
+def test_an_interrupt_within_send_leaves_the_compressor_in_step() -> None:
+    """What was compressed is sent, interrupt or not: the peer's context fits what follows."""
+    text = "{} says the same as all the others, and always the same"
+    first, second, third = map(text.format, ("One", "Two", "Three"))
+
+    async def scenario(target: Target) -> None:
+        received: list[str | bytes] = []
+        near, far = trio.testing.memory_stream_pair()
+
+        async def collect(ws: WebSocket) -> None:
+            async for message in ws:
+                received.append(message)
+
+        deflate = Deflate(threshold=0)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: serve_stream(collect, far, compression=deflate))
+            async with connect_stream(near, "ws://localhost/", compression=deflate) as ws:
+                await ws.send(first)
+                async with target:
+                    await ws.send(second)
+                await ws.send(third)
+        assert received in ([first, second, third], [first, third])
+
+    report = interrupt_at_every_step(scenario, inside="trio_ws/_permessage")
+    print(report)
+    assert report.points > 4

@@ -452,3 +452,18 @@ async def test_stopping_before_the_flusher_ran_ends_it(kind: type[Kernel]) -> No
         it.writer.stop()
         assert await it.let(100) == b""
         assert it.owner.failures == []
+
+
+async def test_a_flusher_that_was_woken_as_the_end_came_touches_nothing() -> None:
+    """Room in the kernel and the end within one scheduler pass: the wire, closed by then, is not
+    written to, and the end is not told a second time as a failed write."""
+    async with stage(Kernel) as it:
+        it.send(b"abcdef")
+        await it.let(2)
+        it.wire.allow(100)
+        it.writer.stop()
+        it.wire.error = trio.ClosedResourceError("closed by its owner")
+        await trio.testing.wait_all_tasks_blocked()
+        assert it.owner.failures == []
+        assert it.wire.out == b"ab"
+        assert not it.writer.blocked
