@@ -115,8 +115,7 @@ def test_an_interrupt_within_send_leaves_the_compressor_in_step() -> None:
         near, far = trio.testing.memory_stream_pair()
 
         async def collect(ws: WebSocket) -> None:
-            async for message in ws:
-                received.append(message)
+            received.extend([message async for message in ws])
 
         deflate = Deflate(threshold=0)
         async with trio.open_nursery() as nursery:
