@@ -372,7 +372,7 @@ async def fails(proxy: str, **options: Any) -> HandshakeError:
         ("socks5", b"\x05\xff", "the proxy does not connect"),
         ("socks5", b"\x04\x00", "the proxy does not connect"),
         ("socks5", b"", "the proxy does not connect"),
-        ("socks5h", b"\x05\x00\x05\x05\x00\x01", "Connection refused by destination"),
+        ("socks5h", b"\x05\x00\x05\x05\x00\x01" + bytes(6), "Connection refused by destination"),
         ("socks5h", b"\x05\x00\x05\x63\x00\x01", "the proxy does not connect"),
         ("socks5h", b"\x05\x00\x05\x00\x00\x03\x02\xff\xfe\x00\x50", "the proxy does not connect"),
         ("socks4a", b"\x00\x5b\x00\x00\x00\x00\x00\x00", "the proxy does not connect"),
