@@ -70,7 +70,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """mypy --strict and pyright over the package, the examples and the API as users type it."""
-    session.install(".[metrics]", *group("types"))  # what an extra imports is checked, too
+    session.install(".[metrics,redis]", *group("types"))  # what an extra imports is checked, too
     session.run("mypy")
     # pyright needs the environment named: it runs on node and does not know which Python called it.
     session.run("pyright", "--pythonpath", shutil.which("python", path=session.bin) or "python")
@@ -164,6 +164,15 @@ def browser(session: nox.Session) -> None:
     session.install(".[test]", *group("browser"))
     session.env["CHROMIUM"] = chromium
     pytest(session, "tests/browser")
+
+
+@nox.session
+def broker(session: nox.Session) -> None:
+    """Rooms over several processes, on a Redis that is killed, frozen and started again."""
+    if shutil.which("redis-server") is None:
+        session.error("the broker session needs redis-server on PATH")
+    session.install(".[test,redis]")
+    pytest(session, "tests/broker")
 
 
 @nox.session

@@ -79,7 +79,7 @@ FLOORS = (
         "_rooms",
     ),
     # 4, extras
-    ("metrics", "__init__", "testing", "_commands", "__main__"),
+    ("metrics", "redis", "__init__", "testing", "_commands", "__main__"),
 )
 """A file imports from lower floors, or from files to its left on its own floor."""
 
@@ -88,8 +88,8 @@ FOREIGN = (
     {"h11", "wsproto"},
     {"h11", "wsproto", "trio"},
     {"h11", "wsproto", "trio", "python_socks"},  # python_socks: the extra "proxy", asked for late
-    # outcome: the type trio.lowlevel.reschedule takes; prometheus_client: the extra "metrics"
-    {"h11", "wsproto", "trio", "outcome", "prometheus_client"},
+    # outcome: the type trio.lowlevel.reschedule takes; the extras "metrics" and "redis"
+    {"h11", "wsproto", "trio", "outcome", "prometheus_client", "coredis"},
 )
 """Per floor, which packages outside the standard library may be imported."""
 
