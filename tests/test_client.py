@@ -6,6 +6,7 @@ import socket
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -71,20 +72,21 @@ async def conversation(
 
 
 async def test_client_and_server_of_ours_understand_each_other(nursery: trio.Nursery) -> None:
-    """With a subprotocol, compression and headers; the request and the response are there."""
+    """With compression; the request and the response are there."""
     near, far = trio.testing.memory_stream_pair()
 
     async def handler(ws: WebSocket) -> None:
         async for message in ws:
             await ws.send(message)
 
-    nursery.start_soon(serve_stream, handler, far)
+    nursery.start_soon(partial(serve_stream, handler, far, compression=Deflate()))
     async with connect_stream(near, URL, compression=Deflate()) as ws:
         for message in ("hello", "", "x" * 100_000, b"\x00\xff"):
             await ws.send(message)
             assert await ws.receive() == message
         assert ws.response is not None
         assert ws.response.status == 101
+        assert b"permessage-deflate" in (ws.response.header("sec-websocket-extensions") or b"")
         assert ws.request.path == "/chat"
         assert await ws.ping() >= 0
     assert ws.closed == Close(code=1000, initiator="local")
