@@ -88,14 +88,14 @@ class Closer:
 
     def finish(self) -> None:
         """It is decided how the connection ended: close on the spot if nothing is left to do."""
-        if self._wire.immediate and not self._writer.outbox.size and not self.linger:
+        if self._wire.immediate is True and not self._writer.outbox.size and not self.linger:
             self.vanish()
         else:
             self.begin()
 
     def force(self) -> None:
         """Wait for nothing any more."""
-        if self._wire.immediate:
+        if self._wire.immediate is True:
             self.vanish()
         elif not self.gone:
             self.begin()
@@ -104,7 +104,7 @@ class Closer:
 
     def vanish(self) -> None:
         """The transport is closed, or is closed here and now. Idempotent."""
-        if self._wire.immediate:
+        if self._wire.immediate is True:
             self._wire.close_now()
         self._writer.stop()
         self._reader.protocol.release()
@@ -132,7 +132,7 @@ class Closer:
             except Exception:  # noqa: BLE001, S110  closed all the same; the story is told already
                 pass
         self._owner.lose()
-        if not self._wire.immediate:
+        if self._wire.immediate is False:
             await self._close_by_force()
         self.vanish()
 

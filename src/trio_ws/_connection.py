@@ -213,7 +213,7 @@ class Connection:
 
     def write_failed(self, exc: Exception) -> None:
         """The wire takes no more. What the peer said before that counts."""
-        if self._wire.immediate:
+        if self._wire.immediate is True:
             self._salvage()
         self.lose(exc)
 
@@ -288,11 +288,11 @@ class Connection:
 
     def fileno(self) -> int:
         """The socket's descriptor, -1 where there is none."""
-        return self._wire.fileno() if self._wire.immediate else -1
+        return self._wire.fileno() if self._wire.immediate is True else -1
 
     def unacknowledged(self) -> int:
         """Bytes on their way to the peer's kernel; 0 where that cannot be known."""
-        return self._wire.unacknowledged() if self._wire.immediate else 0
+        return self._wire.unacknowledged() if self._wire.immediate is True else 0
 
     async def wait_gone(self) -> None:
         """Wait until the socket is closed. Cancelled: nothing happens."""

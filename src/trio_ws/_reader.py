@@ -193,7 +193,7 @@ class Reader:
 
     def read_now(self) -> bool:
         """Read what is there without waiting, where the wire can; whether there was anything."""
-        if not self._wire.immediate:
+        if self._wire.immediate is False:
             return False
         try:
             data = self._wire.read_now()
@@ -222,7 +222,7 @@ class Reader:
             return False
         if self._owner.closed is not None:
             return False
-        return self.protocol.unparsed or not self._wire.immediate
+        return self.protocol.unparsed or self._wire.immediate is False
 
     async def _drive_in_background(self) -> None:
         """Drive for nobody in particular until somebody comes. No read is ever cancelled: who comes

@@ -129,7 +129,7 @@ class Writer:
         if self.blocked or not self.outbox.size:
             return
         wire = self._wire
-        if wire.immediate:
+        if wire.immediate is True:
             self._write_now(wire)
             if not self.outbox.size:
                 return
