@@ -174,3 +174,13 @@ def test_an_abandoned_outbox_is_empty_and_stays_so() -> None:
     assert outbox.size == 0
     assert outbox.buffers() == []
     assert outbox.sealed
+
+
+def test_a_kept_pong_is_dropped_by_the_end() -> None:
+    """Sealed without a Close, because the peer was lost: nothing enters behind what waits."""
+    outbox = Outbox()
+    outbox.append(b"message")
+    outbox.append_pong(b"pong", blocked=True)
+    outbox.sealed = True
+    outbox.settle_pong()
+    assert outbox.size == len(b"message")

@@ -67,10 +67,11 @@ class Outbox:
         self.sealed = True
 
     def settle_pong(self) -> None:
-        """Give the kept pong its place, now that the transport takes bytes again."""
-        if self._pong is not None:
+        """Give the kept pong its place, now that the transport takes bytes again; none is left once
+        the outbox is sealed."""
+        if self._pong is not None and not self.sealed:
             self.append(self._pong)
-            self._pong = None
+        self._pong = None
 
     def buffers(self) -> Sequence[bytes | memoryview]:
         """What waits, as buffers for one vectored write, to be made before anything else."""
