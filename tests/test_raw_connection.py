@@ -6,6 +6,7 @@ only, short limits, generous bounds. Must never live here: the opening handshake
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import ssl
@@ -288,6 +289,34 @@ def socket_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
         trio.SocketStream(trio.socket.from_stdlib_socket(left)),
         trio.SocketStream(trio.socket.from_stdlib_socket(right)),
     )
+
+
+async def test_replies_to_messages_that_came_together_are_written_together() -> None:
+    """While more messages are ready nothing is written; the last reply writes all at once, and one
+    that stays behind because its handler sleeps goes out all the same."""
+    near, far = socket_pair()
+    frame = encode_frame(TEXT, b"hello", masked=True)
+    reply = encode_frame(TEXT, b"hello", masked=False)
+
+    with trio.fail_after(LONG):
+        async with open_websocket(near) as ws:
+            await far.send_all(frame * 5)
+            for number in range(1, 4):
+                await ws.send(await ws.receive())
+                assert read_now(far) == b"", number
+            await trio.testing.wait_all_tasks_blocked()
+            assert read_now(far) == reply * 3
+            await ws.send(await ws.receive())
+            assert read_now(far) == b""
+            await ws.send(await ws.receive())
+            assert read_now(far) == reply * 2
+            await far.aclose()
+
+
+def read_now(stream: trio.SocketStream) -> bytes:
+    """What is there to be read at this moment."""
+    readable, _, _ = select.select([stream.socket], [], [], 0)
+    return os.read(stream.socket.fileno(), 1 << 16) if readable else b""
 
 
 @pytest.mark.row("C10")
