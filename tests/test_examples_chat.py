@@ -24,7 +24,7 @@ FACE = "\N{GRINNING FACE}"
 
 @pytest.fixture
 async def chat(running: Callable[..., Any]) -> AsyncIterator[Any]:
-    async with running("chat/server.py", "--port", "0") as server:
+    async with running("chat/server.py", "--port", "0", "--rate", "100000") as server:
         yield server
 
 
@@ -41,7 +41,7 @@ async def hear(peer: RawPeer, kind: str) -> dict[str, Any]:
     return event
 
 
-async def enter(chat: Any, nickname: str, room: str = "garden", **more: str) -> RawPeer:
+async def enter(chat: Any, nickname: str, room: str = "garden", **more: Any) -> RawPeer:
     """Connect and join; the "welcome" has not been read yet."""
     peer: RawPeer = await chat.connect(f"/chat/{room}")
     await say(peer, type="join", nickname=nickname, **more)
@@ -254,3 +254,120 @@ async def test_a_burst_of_one_member_puts_out_nobody_who_reads(chat: Any) -> Non
         for number in range(2560):
             assert (await hear(bob, "message"))["text"] == f"{number}"
         nursery.cancel_scope.cancel()
+
+
+async def test_who_comes_back_gets_what_was_said_meanwhile(chat: Any) -> None:
+    """And nothing else: no gap, no repetition."""
+    ann, bob = await enter(chat, "Ann", client=SECRET), await enter(chat, "Bob")
+    await hear(ann, "welcome")
+    assert not (await hear(bob, "welcome"))["resumed"]
+    for number in range(100):
+        await say(bob, type="say", text=f"{number}")
+        last = (await hear(bob, "message"))["id"]
+        if number == 9:
+            after = last
+    await ann.aclose()
+    ann = await enter(chat, "Ann", client=SECRET, after=after)
+    welcome = await hear(ann, "welcome")
+    assert (welcome["resumed"], welcome["history"]) == (True, [])
+    assert [(await hear(ann, "message"))["text"] for _ in range(90)] == [
+        f"{number}" for number in range(10, 100)
+    ]
+    await say(bob, type="say", text="live")
+    assert (await hear(ann, "message"))["text"] == "live"
+    await ann.aclose()
+    ann = await enter(chat, "Ann", client=SECRET, after=last)  # one behind: "live"
+    assert (await hear(ann, "welcome"))["resumed"]
+    assert (await hear(ann, "message"))["text"] == "live"
+
+
+@pytest.mark.parametrize("after", ["7-1", "99999999999999-1", "0-0", "", "x", "1-2-3", 7, None])
+async def test_who_cannot_be_resumed_is_told_so_and_shown_the_history(
+    chat: Any, after: Any
+) -> None:
+    ann = await enter(chat, "Ann")
+    await hear(ann, "welcome")
+    await say(ann, type="say", text="hello")
+    await hear(ann, "message")
+    bob = await enter(chat, "Bob", after=after)
+    welcome = await hear(bob, "welcome")
+    assert not welcome["resumed"]
+    assert [message["text"] for message in welcome["history"]] == ["hello"]
+    await hear(ann, "joined")
+    await say(ann, type="say", text="again")
+    assert (await hear(bob, "message"))["text"] == "again"
+
+
+async def test_the_same_token_says_it_once_but_it_is_one_members_own(chat: Any) -> None:
+    ann, bob = await enter(chat, "Ann"), await enter(chat, "Bob")
+    await hear(ann, "welcome")
+    await hear(bob, "welcome")
+    await hear(ann, "joined")
+    for peer in (ann, ann, bob):
+        await say(peer, type="say", text="one", token="a-token-of-mine")
+    await say(ann, type="say", text="two", token="another-token")
+    said = [await hear(ann, "message") for _ in range(3)]
+    assert sorted((each["from"], each["text"]) for each in said) == [
+        ("Ann", "one"),
+        ("Ann", "two"),
+        ("Bob", "one"),
+    ]
+    assert {each["token"] for each in said} == {"a-token-of-mine", "another-token"}
+
+
+async def test_who_writes_too_fast_is_told_and_slowed_down(running: Callable[..., Any]) -> None:
+    """Once for each burst; nothing is lost, and the others do not wait."""
+    async with running("chat/server.py", "--port", "0", "--rate", "20") as chat:
+        ann, bob = await enter(chat, "Ann"), await enter(chat, "Bob")
+        await hear(ann, "welcome")
+        await hear(bob, "welcome")
+        await hear(ann, "joined")
+        started = trio.current_time()
+        for number in range(100):
+            await say(ann, type="say", text=f"{number}")
+        await say(bob, type="say", text="meanwhile")
+        events = [json.loads(await ann.receive_message()) for _ in range(102)]
+        assert trio.current_time() - started > 0.9  # 80 at once, then 20 a second
+        slow = [event for event in events if event["type"] == "slow"]
+        assert len(slow) == 1
+        assert "20 messages a second" in slow[0]["text"]
+        said = [event["text"] for event in events if event["type"] == "message"]
+        assert said.index("meanwhile") < said.index("99")
+        assert [text for text in said if text != "meanwhile"] == [f"{n}" for n in range(100)]
+
+
+async def test_the_status_page_shows_its_numbers_to_who_has_the_token(
+    running: Callable[..., Any],
+) -> None:
+    get = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    files = (b"/status", b"/status.js", b"/status.css")
+    token = "an operator's secret \N{KEY}"
+    async with running("chat/server.py", "--port", "0", env={"CHAT_STATUS_TOKEN": token}) as chat:
+        for path in files:
+            assert (await chat.ask(get % path)).status == 200
+        ann = await enter(chat, "Ann")
+        await hear(ann, "welcome")
+        await say(ann, type="say", text="hello")
+        await hear(ann, "message")
+        for wrong in ("", "an operator's secret", "\N{KEY}", b"\xff"):
+            peer = await chat.connect("/status/live")
+            await peer.send_message(wrong)
+            await peer.expect_close(4003)
+            await peer.send_close(4003)
+            await peer.expect_eof()
+        operator = await chat.connect("/status/live")
+        await operator.send_message(token)
+        status = await hear(operator, "status")
+        while status["closed"].get("4003") != 4:  # numbers may be a second old
+            status = await hear(operator, "status")
+        assert (status["rooms"], status["members"], status["busiest"]) == (1, 1, [["garden", 1]])
+        assert status["open"] >= 2
+        assert status["messages_in"] >= 1
+        assert len(status["rtt"]) == len(status["rtt_bounds"]) + 1
+
+
+async def test_without_a_token_there_is_no_status_page(chat: Any) -> None:
+    get = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for path in (b"/status", b"/status.js", b"/status.css"):
+        assert (await chat.ask(get % path)).status == 404
+    assert (await chat.ask(upgrade_head("/status/live"))).status == 404

@@ -1,4 +1,4 @@
-"""The chat's page over plain HTTP, on the port of the WebSocket: three files and their headers.
+"""The chat's page over plain HTTP, on the port of the WebSocket: a few files and their headers.
 
 Lives here: which path is which file, and what browsers are told about it. Must never live here:
 paths that a request could choose: the files are read once, from a fixed list.
@@ -40,12 +40,23 @@ FILES = {
     "/chat.js": _load("chat.js", "text/javascript; charset=utf-8"),
     "/icon.svg": _load("icon.svg", "image/svg+xml"),
 }
+STATUS_FILES = {
+    "/status": _load("status.html", "text/html; charset=utf-8"),
+    "/status.css": _load("status.css", "text/css; charset=utf-8"),
+    "/status.js": _load("status.js", "text/javascript; charset=utf-8"),
+}
 NOT_FOUND = Response(404, SECURITY, "not found\n")
 
 
-async def pages(request: UpgradeRequest) -> Response:
-    """Answer GET and HEAD: the files, and the page itself for every room's link."""
+async def pages(request: UpgradeRequest, *, status: bool = False) -> Response:
+    """Answer GET and HEAD: the files, and the page itself for every room's link.
+
+    `status`: whether there is a status page. Its files hold no secret; its WebSocket asks for one.
+    """
     head, _, room = request.path.rpartition("/")
     if head == "/room" and ROOM_NAME.fullmatch(room):
         return INDEX
-    return FILES.get(request.path, NOT_FOUND)
+    found = FILES.get(request.path)
+    if found is None and status:
+        found = STATUS_FILES.get(request.path)
+    return found or NOT_FOUND

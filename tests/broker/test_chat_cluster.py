@@ -82,7 +82,7 @@ class Page:
         self.welcomes: list[bool] = []  # whether it was resumed
         self.closes: list[int] = []
         self._after: str | None = None
-        self._waiting: dict[str, str] = {}
+        self.waiting: dict[str, str] = {}
         self._ws: WebSocket | None = None
         self._changed = trio.Event()
 
@@ -94,12 +94,11 @@ class Page:
                     await ws.send(json.dumps({"type": "join", **join, "after": self._after}))
                     async for message in ws:
                         await self._receive(ws, json.loads(message))
-            except (OSError, HandshakeError, ConnectionClosed):
+            except (OSError, HandshakeError):
                 pass
-            else:
-                assert ws.closed is not None
-                self.closes.append(ws.closed.code)
-                if ws.closed.code >= 4000:
+            except ConnectionClosed as closed:
+                self.closes.append(closed.close.code)
+                if closed.close.code >= 4000:
                     self._change()
                     return
             self._ws = None
@@ -122,18 +121,18 @@ class Page:
             elif kind == "left":
                 self.members.remove(event["nickname"])
         if kind in {"welcome", "healed"}:
-            await self._send(*self._waiting)
+            await self._send(*self.waiting)
         self._change()
 
     def _take(self, message: dict[str, Any]) -> None:
         self.heard.append((message["from"], message["text"]))
         self._after = message["id"]
-        self._waiting.pop(message["token"], None)
+        self.waiting.pop(message["token"], None)
 
     async def _send(self, *tokens: str) -> None:
         for token in tokens:
-            if self._ws is not None and token in self._waiting:
-                said = {"type": "say", "text": self._waiting[token], "token": token}
+            if self._ws is not None and token in self.waiting:
+                said = {"type": "say", "text": self.waiting[token], "token": token}
                 try:
                     await self._ws.send(json.dumps(said))
                 except ConnectionClosed:
@@ -141,7 +140,7 @@ class Page:
 
     async def say(self, text: str) -> None:
         token = f"{self.nickname}-{len(self.heard)}-{text}".replace(" ", "-")
-        self._waiting[token] = text
+        self.waiting[token] = text
         await self._send(token)
 
     def _change(self) -> None:
@@ -188,7 +187,7 @@ async def talk(found: list[Page], count: int, in_the_middle: Callable[[], Any]) 
     expected = {(page.nickname, f"{number:04}") for page in found for number in range(count)}
     for page in found:
         await page.until(lambda page: len(page.heard) >= len(expected))
-        await page.until(lambda page: not page._waiting)
+        await page.until(lambda page: not page.waiting)
         lost = expected - set(page.heard)
         assert not lost, sorted(lost)[:10]
         assert len(page.heard) == len(expected), "something was heard twice"

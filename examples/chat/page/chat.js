@@ -4,6 +4,7 @@
 const $ = (id) => document.getElementById(id);
 
 const KEEP = 1000; // messages in the document; older ones are dropped
+const TRY_AGAIN = 2000; // ms before a message that was not delivered is sent again
 const FIRST_WAIT = 500; // ms before the first attempt to reconnect; doubles up to ...
 const LONGEST_WAIT = 15_000;
 const STEADY = 10_000; // a connection this old was a good one: the next wait is short again
@@ -23,8 +24,11 @@ const CODES = {
 
 // A secret of this tab. When a lost connection still lingers on the server, it proves that the
 // nickname is ours, and the new connection takes the old one's place.
+const randomName = () =>
+  Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+
 function tabSecret() {
-  const made = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  const made = randomName();
   try {
     const kept = sessionStorage.getItem("chat-client") ?? made;
     sessionStorage.setItem("chat-client", kept);
@@ -38,7 +42,7 @@ const remember = (nickname) => { try { localStorage.setItem("chat-nickname", nic
 const remembered = () => { try { return localStorage.getItem("chat-nickname") ?? ""; } catch { return ""; } };
 
 const client = tabSecret();
-let me = null; // { nickname, room, joined } between joining and leaving
+let me = null; // { nickname, room, joined, after } between joining and leaving; after: the last id seen
 
 // -- connection: connecting -> open -> (waiting -> connecting)* -> closed ----------------------
 
@@ -58,7 +62,7 @@ function connect() {
   const ours = new WebSocket(url);
   socket = ours;
   welcomed = 0;
-  ours.onopen = () => ours.send(JSON.stringify({ type: "join", nickname: me.nickname, client }));
+  ours.onopen = () => ours.send(JSON.stringify({ type: "join", nickname: me.nickname, client, after: me.after }));
   ours.onmessage = (event) => { if (ours === socket) receive(JSON.parse(event.data)); };
   ours.onclose = (event) => { if (ours === socket) closed(event); };
 }
@@ -66,6 +70,7 @@ function connect() {
 function closed(event) {
   socket = null;
   $("send").disabled = true;
+  showTrouble("");
   const words = `closed: ${event.code} ${event.reason || CODES[event.code] || ""}`.trim();
   if (welcomed || NO_RETURN.has(event.code)) lastClose = words;
   if (NO_RETURN.has(event.code)) return leftRoom(event.code === 1000 ? "" : event.reason);
@@ -95,6 +100,7 @@ function leftRoom(why) {
   socket = null;
   me = null;
   people = [];
+  waiting.clear();
   $("retry").hidden = true;
   $("refusal").textContent = why;
   $("refusal").hidden = !why;
@@ -113,9 +119,12 @@ let people = [];
 function receive(event) {
   if (event.type === "welcome") welcome(event);
   else if (event.type === "message") addMessage(event, true);
-  else if (event.type === "joined") { people.push(event.nickname); addNote(`${event.nickname} joined`, event.at); }
+  else if (event.type === "joined") { people = [...people.filter((name) => name !== event.nickname), event.nickname]; addNote(`${event.nickname} joined`, event.at); }
   else if (event.type === "left") { people = people.filter((name) => name !== event.nickname); addNote(`${event.nickname} left`, event.at); }
-  else if (event.type === "error") addNote(event.text, Date.now(), "bad");
+  else if (event.type === "error" || event.type === "slow") addNote(event.text, Date.now(), "bad");
+  else if (event.type === "unsent") unsent(event);
+  else if (event.type === "trouble") showTrouble(event.text);
+  else if (event.type === "healed") healed();
   showPeople();
 }
 
@@ -128,13 +137,60 @@ function welcome(event) {
   people = event.members;
   showState("open", "open");
   document.body.dataset.view = "room";
+  document.body.dataset.process = event.process; // which of several servers it is; for the curious
   $("send").disabled = false;
   if (again && event.history.length && !event.history.some((message) => shown.has(message.id)))
     addNote("More was said meanwhile. The last messages follow.", Date.now());
   for (const message of event.history) addMessage(message, again);
   addNote(again ? "Connected again" : `You joined ${me.room} as ${me.nickname}`, Date.now());
   showTitle();
+  waiting.forEach(send);
   if (!again) $("message").focus();
+}
+
+// -- what we said, until it comes back ---------------------------------------------------------
+
+// A message is ours to keep until it comes back from the server, among those of everybody else.
+// Until then it is sent again after each reconnect; its token makes sure that it is said once.
+const waiting = new Map(); // token -> { token, text, row }
+
+function sayIt(text) {
+  const row = element("li", "said own waiting");
+  const bubble = element("div", "bubble");
+  bubble.append(element("span", "text", text), element("span", "state", "sending"));
+  row.append(bubble);
+  const message = { token: randomName(), text, row };
+  waiting.set(message.token, message);
+  atEnd = true;
+  append(row);
+  send(message);
+}
+
+function send({ token, text }) {
+  if (welcomed && socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ type: "say", text, token }));
+}
+
+function unsent(event) {
+  const message = waiting.get(event.token);
+  if (!message) return addNote(event.text, Date.now(), "bad");
+  message.row.classList.add("failed");
+  message.row.querySelector(".state").textContent = "not delivered yet";
+  setTimeout(() => { if (waiting.has(event.token)) send(message); }, TRY_AGAIN);
+}
+
+function arrived(token) {
+  waiting.get(token)?.row.remove();
+  return waiting.delete(token);
+}
+
+function showTrouble(text) {
+  $("trouble").hidden = !text;
+  $("trouble").textContent = text && `${text} What you write is kept here and sent as soon as they can.`;
+}
+
+function healed() {
+  showTrouble("");
+  addNote("Messages are delivered again", Date.now());
 }
 
 // -- conversation --------------------------------------------------------------------------------
@@ -193,6 +249,8 @@ function addNote(text, at, kind = "") {
 function addMessage(message, live) {
   if (shown.has(message.id)) return;
   shown.add(message.id);
+  me.after = message.id;
+  arrived(message.token);
   startDay(message.at);
   const own = message.from === me.nickname;
   if (live && !own) countUnseen();
@@ -279,6 +337,7 @@ $("join").onsubmit = (event) => {
 function clearLog() {
   log.replaceChildren();
   shown.clear();
+  waiting.clear();
   previous = {};
   day = "";
   below = unread = 0;
@@ -291,7 +350,7 @@ $("say").onsubmit = (event) => {
   const text = $("message").value.trim();
   $("message").focus();
   if (!text || !welcomed || socket?.readyState !== WebSocket.OPEN) return; // the text stays in the field
-  socket.send(JSON.stringify({ type: "say", text }));
+  sayIt(text);
   $("message").value = "";
 };
 
