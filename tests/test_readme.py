@@ -17,10 +17,11 @@ import trio
 from trio_ws.testing import RawPeer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 LINKS = sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)", README)))
 
 
@@ -40,18 +41,25 @@ async def open_stream(port: int) -> trio.SocketStream:
                 await trio.lowlevel.checkpoint()
 
 
+def main_of(block: str, port: int, directory: Path) -> Callable[[], Awaitable[object]]:
+    """The `main` of a block that was copied into a file and aimed at another port."""
+    assert "8000" in block
+    assert len([line for line in block.splitlines() if line]) <= 15
+    script = directory / "copied.py"
+    script.write_text(block.replace("8000", str(port)))
+    main: Callable[[], Awaitable[object]] = runpy.run_path(str(script))["main"]
+    return main
+
+
+def test_there_are_a_server_and_a_client() -> None:
+    assert len(BLOCKS) == 2
+
+
 async def test_the_echo_of_the_readme_echoes(nursery: trio.Nursery, tmp_path: Path) -> None:
     """Copied into a file and started, it answers; cancelled, it says 1001."""
-    (snippet,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert "8000" in snippet
-    assert len([line for line in snippet.splitlines() if line]) <= 15
     port = free_port()
-    script = tmp_path / "echo.py"
-    script.write_text(snippet.replace("8000", str(port)))
-    main: Callable[[], object] = runpy.run_path(str(script))["main"]
-
     with trio.fail_after(30):
-        nursery.start_soon(main)  # type: ignore[arg-type]
+        nursery.start_soon(main_of(BLOCKS[0], port, tmp_path))
         async with RawPeer(await open_stream(port)) as peer:
             await peer.request()
             await peer.send_message("hello")
@@ -59,6 +67,18 @@ async def test_the_echo_of_the_readme_echoes(nursery: trio.Nursery, tmp_path: Pa
             nursery.cancel_scope.cancel()
             with trio.CancelScope(shield=True):
                 await peer.expect_close(1001)
+
+
+async def test_the_client_of_the_readme_talks_to_its_server(
+    nursery: trio.Nursery, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = free_port()
+    with trio.fail_after(30):
+        nursery.start_soon(main_of(BLOCKS[0], port, tmp_path))
+        await (await open_stream(port)).aclose()
+        await main_of(BLOCKS[1], port, tmp_path)()
+        nursery.cancel_scope.cancel()
+    assert capsys.readouterr().out == "hello\n"
 
 
 @pytest.mark.parametrize("link", LINKS)
