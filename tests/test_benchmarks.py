@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(not hasattr(select, "epoll"), reason="the load i
 def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The modules of `benchmarks/`, which is no part of the package."""
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parent.parent))
-    names = ("echo", "frames", "load", "report", "servers")
+    names = ("broadcast", "echo", "frames", "load", "report", "room_servers", "servers")
     return SimpleNamespace(
         **{name: importlib.import_module(f"benchmarks.{name}") for name in names}
     )
@@ -238,3 +238,36 @@ def test_a_wrong_command_line_is_refused_before_any_server_starts(
     with pytest.raises(SystemExit) as caught:
         bench.echo.main(arguments)
     assert caught.value.code == 2
+
+
+def test_broadcast_counts_what_every_member_has(
+    bench: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole command, very short; ratios appear where there is somebody to compare with."""
+    monkeypatch.setattr(bench.echo.os, "sched_setaffinity", lambda *_: None)
+    target = tmp_path / "broadcast.json"
+    bench.broadcast.main(
+        [
+            "--servers=trio_ws,websockets-asyncio",
+            "--cases=5x3",
+            "--repeats=1",
+            "--seconds=0.05",
+            f"--json={target}",
+        ]
+    )
+    output = capsys.readouterr().out
+    assert "5 members, 3 message(s) under way" in output
+    assert "Room.publish" in output
+    measurements = json.loads(target.read_text())["measurements"]
+    assert {m["server"] for m in measurements} == {"trio_ws", "websockets-asyncio"}
+    assert all(m["rate"] > 0 and m["cpu"] > 0 for m in measurements)
+
+
+def test_a_room_that_alters_a_message_voids_the_measurement(bench: Any) -> None:
+    """The first byte that must not come ends the run."""
+    exchange = bench.frames.Exchange.of(size=8, opcode=bench.frames.BINARY, unmasks=True)
+    with _server_that_answers(b"?" * len(exchange.reply)) as port:
+        with pytest.raises(bench.load.LoadError, match="not what was published"):
+            with bench.broadcast.audience(port, bench.load.Case.parse("1x1"), exchange) as members:
+                members.start()
+                members.drive(1)
