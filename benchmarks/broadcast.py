@@ -161,6 +161,8 @@ def measure_once(
             cpu, own, start = server.cpu_seconds(), time.process_time(), time.perf_counter()
             deliveries = members.drive(options.seconds)
             end, own_end, cpu_end = time.perf_counter(), time.process_time(), server.cpu_seconds()
+    if not deliveries:
+        raise load.LoadError(f"no delivery within {options.seconds} seconds")
     return Measurement(
         server=name,
         case=str(case),

@@ -251,7 +251,7 @@ def test_broadcast_counts_what_every_member_has(
             "--servers=trio_ws,websockets-asyncio",
             "--cases=5x3",
             "--repeats=1",
-            "--seconds=0.05",
+            "--seconds=0.5",
             f"--json={target}",
         ]
     )

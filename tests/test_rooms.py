@@ -613,7 +613,7 @@ async def test_a_room_of_a_thousand_lets_others_run_between_its_writes() -> None
         room.publish(b"x")
         with trio.fail_after(5):
             await peers[-1].expect(BINARY, b"x")
-        assert passes - before >= 3
+        assert passes - before >= 2
         for peer in peers:
             await peer.aclose()
         nursery.cancel_scope.cancel()
