@@ -134,7 +134,7 @@ def test_forwarded_headers_of_a_stranger_are_ignored(peer: tuple[str, int] | str
     ],
 )
 def test_a_trusted_proxy_is_believed(proxies: list[str], peer: tuple[str, int] | str) -> None:
-    """Its client's scheme and host are what origins are compared with."""
+    """Its client's scheme and host are what origins are compared with, and so it is explained."""
     policy = Policy(trusted_proxies=proxies)
     given = request(
         ("x-forwarded-proto", "https"),
@@ -149,6 +149,7 @@ def test_a_trusted_proxy_is_believed(proxies: list[str], peer: tuple[str, int] |
     assert (decision.request.scheme, decision.request.host) == ("https", "front.example")
     assert decision.request.client_address == "198.51.100.7"
     assert status(Policy(), given) == 403
+    assert not [said for said in policy.explain(given) if said.outcome == "refused"]
     named = replace(policy, hosts=["front.example"])
     assert status(named, given) is None
     assert status(replace(policy, hosts=["backend"]), given) == 421
