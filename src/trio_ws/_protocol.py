@@ -215,8 +215,10 @@ class Protocol:
         for _ in range(MAX_EVENTS):
             event = next(events, None)
             kind = type(event)
-            if kind is TextMessage or kind is BytesMessage:
+            if kind is TextMessage:
                 self.inbox.add(event.data, last=event.message_finished)  # type: ignore[union-attr]
+            elif kind is BytesMessage:  # wsproto 1.3.0 has bytearrays here
+                self.inbox.add(bytes(event.data), last=event.message_finished)  # type: ignore[union-attr]
             elif event is None:
                 self._events = None  # spent; an idle connection is spared the next one
                 self.unparsed = False
