@@ -38,6 +38,8 @@ FLOORS = (
         "_inbox",
         "_deflate",
         "_permessage",
+        "_guard",
+        "_engine",
         "_protocol",
         "_handshake",
         "_client_handshake",
@@ -93,6 +95,9 @@ FOREIGN = (
 )
 """Per floor, which packages outside the standard library may be imported."""
 
+COMPILED = {"_speedups"}
+"""Modules in C; they import the standard library and wsproto."""
+
 MAX_LINES = 300
 """Of code: docstrings, comments and blank lines are not what makes a file hard to hold in mind."""
 
@@ -146,6 +151,8 @@ def edges(path: Path) -> tuple[set[str], set[str]]:
             head, *rest = name.split(".")
             if head != "trio_ws":
                 foreign.add(head)
+            elif rest and rest[0] in COMPILED:
+                continue
             elif rest and ((SRC / f"{rest[0]}.py").exists() or (SRC / rest[0]).is_dir()):
                 ours.add(rest[0])
             else:

@@ -54,6 +54,7 @@ NAMES = [
     "MemoryBroker",
     # who watches
     "Instrument",
+    "ENGINE",
     # errors
     "WebSocketError",
     "HandshakeError",

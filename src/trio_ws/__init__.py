@@ -10,6 +10,7 @@ from ._client import connect, connect_stream
 from ._client_options import ClientOptions
 from ._close import Close, CloseCode
 from ._deflate import Deflate
+from ._engine import ENGINE
 from ._errors import (
     ConnectionClosed,
     ConnectionLost,
@@ -77,6 +78,7 @@ __all__ = [
     "MemoryBroker",
     # who watches
     "Instrument",
+    "ENGINE",
     # errors
     "WebSocketError",
     "HandshakeError",

@@ -77,6 +77,11 @@ class Inbox:
         if last:
             self._keep(self.messages, self._gathered())
 
+    @property
+    def gathers(self) -> bool:
+        """Whether a message that comes whole would go to `messages`."""
+        return self._partial is None and not self._elsewhere()
+
     def _elsewhere(self) -> bool:
         """Whether the message at hand goes to a stream, or nowhere, instead of being gathered."""
         streaming = self.pieces is not None and not self.streamed_whole

@@ -1,14 +1,14 @@
 """The frame machine of one connection: bytes in, messages and control values out; no I/O, no trio.
 
-Lives here: wsproto's `Connection` behind the one seam we use of it (`receive_data`, `events`,
-`send`, `state`), and the limits on what a peer may send.
+Lives here: the engine (`_engine`: wsproto, or the same compiled) behind the one seam we use of it,
+and what its events mean for a connection.
 Must never live here: sockets, clocks, the decision when to close.
 
 The theory. wsproto reports a protocol error as a `CloseConnection` event whose state has not moved:
 that is a `Failure`, the Close frame is ours to send, and nothing behind it is parsed. It yields one
-event per frame *piece*; `_inbox` puts the pieces together. Limits sit in an extension, because an
-extension sees every header before its payload: a frame that declares too much is refused before a
-byte of it is kept.
+event per frame *piece*; `_inbox` puts the pieces together. Limits sit in the engine, because it
+sees every header before its payload: a frame that declares too much is refused before a byte of it
+is kept.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wsproto.connection import CLIENT, SERVER, Connection, ConnectionState
+from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
-from wsproto.extensions import Extension
-from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opcode, RsvBits
+from wsproto.frame_protocol import CloseReason, FrameProtocol
 
 from ._close import MAX_REASON_BYTES
+from ._engine import open_engine
 from ._inbox import Inbox
 from ._permessage import PerMessageDeflate
 
@@ -29,20 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from wsproto.events import Event
+    from wsproto.extensions import Extension
 
     from ._limits import Limits
 
 MAX_EVENTS = 64
 """Events parsed in one go; between two goes other tasks run (fairness under a flood)."""
-
-_NO_RSV = RsvBits(False, False, False)
-_BAD_GATEWAY = (1014).to_bytes(2, "big")
-_STAND_IN = (1013).to_bytes(2, "big")
-# What a compressed message may take on the wire beyond `max_message`. Where compression fails, zlib
-# adds an eighth and a few bytes; others, and flushes in between, get twice that.
-_DEFLATE_SHARE = 4
-_DEFLATE_SLACK = 1024
-_DEFLATE_SLACK_PER_FRAME = 64
 
 _FRAMERS = {client: FrameProtocol(client, []) for client in (False, True)}
 
@@ -61,90 +53,6 @@ class Failure:
 
     code: int
     reason: str
-
-
-class Guard(Extension):
-    """Holds a peer to the limits, frame header by frame header.
-
-    What a compressed message inflates to is counted where it is inflated, by `PerMessageDeflate`.
-    Here its frames are held to what `max_message` bytes may take when compressed, so that a length
-    is refused before its payload, compressed or not. Placed behind every other extension.
-    """
-
-    name = "limits"
-
-    def __init__(self, max_message: int, max_fragments: int | None) -> None:
-        self._max_message = max_message
-        self._max_fragments = max_fragments
-        self._total = 0
-        self._frames = 0
-        self._compressed = False
-        self._open = False
-        self._opcode = Opcode.CONTINUATION
-        self._declared = 0
-        self.peer_said_1014 = False
-        self.verdict: str | None = None
-
-    def enabled(self) -> bool:
-        return True
-
-    def offer(self) -> bool:
-        return False  # never negotiated
-
-    def frame_inbound_header(
-        self,
-        proto: FrameDecoder | FrameProtocol,  # noqa: ARG002  wsproto's signature
-        opcode: Opcode,
-        rsv: RsvBits,
-        payload_length: int,
-    ) -> CloseReason | RsvBits:
-        # Nothing may be counted here: a header that arrives in pieces is shown here at each piece.
-        self._opcode, self._declared = opcode, payload_length
-        if opcode >= 8:  # control frames may stand between fragments and never count
-            return _NO_RSV
-        if (opcode is Opcode.CONTINUATION) is not self._open:
-            # The engine would say so behind the payload, after it was inflated or failed to.
-            self.verdict = f"{opcode.name.lower()} frame out of order"
-            return CloseReason.PROTOCOL_ERROR
-        if not self._open:
-            self._frames = self._total = 0
-            self._compressed = rsv.rsv1
-        if self._total + payload_length > self._bound():
-            self.verdict = f"message over {self._max_message} bytes"
-            return CloseReason.MESSAGE_TOO_BIG
-        if self._max_fragments is not None and self._frames >= self._max_fragments:
-            self.verdict = f"message in over {self._max_fragments} frames"
-            return CloseReason.MESSAGE_TOO_BIG
-        return _NO_RSV
-
-    def _bound(self) -> int:
-        bound = self._max_message
-        if self._compressed:
-            bound += bound // _DEFLATE_SHARE + _DEFLATE_SLACK
-            bound += _DEFLATE_SLACK_PER_FRAME * self._frames
-        return bound
-
-    def frame_inbound_payload_data(
-        self,
-        proto: FrameDecoder | FrameProtocol,  # noqa: ARG002
-        data: bytes,
-    ) -> bytes | CloseReason:
-        # 1014 is registered since RFC 6455 was written and a peer may send it; wsproto refuses it.
-        if self._opcode is Opcode.CLOSE and data[:2] == _BAD_GATEWAY:
-            self.peer_said_1014 = True
-            return _STAND_IN + data[2:]
-        return data
-
-    def frame_inbound_complete(
-        self,
-        proto: FrameDecoder | FrameProtocol,  # noqa: ARG002
-        fin: bool,
-    ) -> bytes | CloseReason | None:
-        if self._opcode < 8:
-            self._open = not fin
-            self._frames += 1
-            self._total += self._declared
-        return None
 
 
 def plain_frame(message: str | bytes) -> bytes:
@@ -167,7 +75,6 @@ class Protocol:
         "_engine",
         "_events",
         "_framer",
-        "_guard",
         "inbox",
         "over",
         "plain",
@@ -182,10 +89,9 @@ class Protocol:
         extensions: Sequence[Extension] = (),
         trailing_data: bytes = b"",
     ) -> None:
-        self._guard = Guard(limits.max_message, limits.max_fragments)
         self._deflate = next((e for e in extensions if isinstance(e, PerMessageDeflate)), None)
-        self._engine = Connection(
-            CLIENT if client else SERVER, [*extensions, self._guard], trailing_data
+        self._engine = open_engine(
+            client=client, limits=limits, extensions=extensions, trailing_data=trailing_data
         )
         self._events: Iterator[Event] | None = None
         self._framer = _FRAMERS[client]
@@ -211,8 +117,11 @@ class Protocol:
         control: list[Ping | Pong | PeerClose | Failure] = []
         if self.over:
             return control
+        taken = self._take_whole()
+        if taken == MAX_EVENTS:
+            return control
         events = self._events = self._events or self._engine.events()
-        for _ in range(MAX_EVENTS):
+        for _ in range(MAX_EVENTS - taken):
             event = next(events, None)
             kind = type(event)
             if kind is TextMessage:
@@ -230,6 +139,17 @@ class Protocol:
                 control.append(event)  # type: ignore[arg-type]
         return control
 
+    def _take_whole(self) -> int:
+        """Have the engine fill the inbox with the messages that came whole; how many."""
+        inbox = self.inbox
+        if not inbox.gathers:
+            return 0
+        before = len(inbox.messages)
+        inbox.waiting += self._engine.take(inbox.messages, MAX_EVENTS)
+        taken = len(inbox.messages) - before
+        inbox.received += taken
+        return taken
+
     def release(self) -> None:
         """The connection is gone: let go what is large, except for whole messages. It cannot wait
         for the garbage collector, who counts objects and not bytes."""
@@ -243,9 +163,9 @@ class Protocol:
         self.over = True
         self.unparsed = False
         if self._engine.state in (ConnectionState.REMOTE_CLOSING, ConnectionState.CLOSED):
-            code = 1014 if self._guard.peer_said_1014 else int(event.code)
+            code = 1014 if self._engine.peer_said_1014 else int(event.code)
             return PeerClose(code=code, reason=event.reason or "")
-        words = self._guard.verdict
+        words = self._engine.verdict
         if words is None and self._deflate is not None:
             words = self._deflate.verdict
         if words is None:
@@ -273,10 +193,7 @@ class Protocol:
         """
         if self._deflate is not None:
             self._deflate.compress_next = compress
-        if isinstance(message, str):
-            return self._engine.send(TextMessage(data=message, message_finished=final))
-        data: bytes = message  # type: ignore[assignment]  # the engine takes any buffer
-        return self._engine.send(BytesMessage(data=data, message_finished=final))
+        return self._engine.encode(message, final)
 
     def encode_shared(self, message: str | bytes, size: int, shared: dict[object, bytes]) -> bytes:
         """`encode` for one message that many connections send: frames that serve several of them
