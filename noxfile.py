@@ -13,6 +13,7 @@ import nox
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = ["3.11", "3.12", "3.13"]
+ENGINES = ["compiled", "wsproto"]
 BROWSERS = ["chromium", "chromium-browser", "google-chrome"]
 
 # Each page and the script that prints it.
@@ -42,10 +43,17 @@ def pytest(session: nox.Session, *arguments: str) -> None:
     session.run("python", "-m", "pytest", *arguments, *session.posargs)
 
 
+def use(session: nox.Session, engine: str) -> None:
+    """Build with this engine, whatever the compiler says, and run with it."""
+    session.env["TRIO_WS_ENGINE"] = engine
+
+
 @nox.session(python=PYTHONS)
+@nox.parametrize("engine", ENGINES)
 @nox.parametrize("deps", ["oldest", "newest"])
-def tests(session: nox.Session, deps: str) -> None:
+def tests(session: nox.Session, deps: str, engine: str) -> None:
     """The test suite against the built wheel, with branch coverage."""
+    use(session, engine)
     # Not editable: pip builds the wheel and the tests import what users get.
     session.install(".[test]", *(OLDEST if deps == "oldest" else []))
     if deps == "newest":
@@ -113,29 +121,33 @@ ALL_GROUPS = ["1", "2", "3", "4", "5", "6", "7", "9", "10", "12", "13"]
 
 
 @nox.session
-def autobahn(session: nox.Session) -> None:
+@nox.parametrize("engine", ENGINES)
+def autobahn(session: nox.Session, engine: str) -> None:
     """The Autobahn test suite against the echo server. Arguments: its groups (1 2 ... 13)."""
+    use(session, engine)
     program = wstest(session)
     session.install(".")
     session.run(
         "python",
         "tests/conformance/autobahn.py",
         f"--wstest={program}",
-        "--report=reports/autobahn",
+        f"--report=reports/autobahn-{engine}",
         *(session.posargs or ALL_GROUPS),
     )
 
 
 @nox.session
-def autobahn_client(session: nox.Session) -> None:
+@nox.parametrize("engine", ENGINES)
+def autobahn_client(session: nox.Session, engine: str) -> None:
     """Our client against the Autobahn test suite. Arguments: its groups (1 2 ... 13)."""
+    use(session, engine)
     program = wstest(session)
     session.install(".")
     session.run(
         "python",
         "tests/conformance/autobahn_client.py",
         f"--wstest={program}",
-        "--report=reports/autobahn-client",
+        f"--report=reports/autobahn-client-{engine}",
         *(session.posargs or ALL_GROUPS),
     )
 
@@ -177,9 +189,17 @@ def broker(session: nox.Session) -> None:
 
 @nox.session
 def mutants(session: nox.Session) -> None:
-    """Plant one fault per promise; the suite must turn red on each."""
+    """Plant one fault per promise; the suite must turn red on each. They are planted in Python."""
+    use(session, "wsproto")
     session.install(".[test]")
     session.run("python", "tests/mutants/run.py", *session.posargs)
+
+
+@nox.session
+def sanitize(session: nox.Session) -> None:
+    """The compiled engine under the address and the undefined-behaviour sanitizer. Wants gcc."""
+    session.install(".[test]")
+    session.run("python", "tests/sanitize.py", *session.posargs)
 
 
 @nox.session
@@ -197,11 +217,16 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
-def fuzz(session: nox.Session) -> None:
+@nox.parametrize("engine", ENGINES)
+def fuzz(session: nox.Session, engine: str) -> None:
     """Fuzz each target for 20 seconds. Arguments: other seconds, names of targets."""
+    use(session, engine)
     session.install(".", *group("fuzz"))
     seconds, *names = session.posargs or ["20"]
-    for target in names or ["head", "response", "extensions", "frames", "compressed"]:
+    if not names:
+        names = ["head", "response", "extensions", "frames", "compressed"]
+        names += ["engine"] * (engine == "compiled")
+    for target in names:
         found = inside(session) / "found" / target
         found.mkdir(parents=True, exist_ok=True)
         session.run(
@@ -213,5 +238,5 @@ def fuzz(session: nox.Session) -> None:
             "-print_final_stats=1",
             f"-artifact_prefix={found}/",
             str(found),
-            f"fuzz/corpus/{target}",
+            f"fuzz/corpus/{'frames' if target == 'engine' else target}",
         )
