@@ -14,10 +14,12 @@ import trio.testing
 
 from trio_ws import Deflate, WebSocket, connect_stream, serve_stream
 from trio_ws.testing import (
+    TEXT,
     ChunkedStream,
     RawPeer,
     StallingStream,
     Target,
+    encode_frame,
     interrupt_at_every_step,
     open_websocket,
 )
@@ -130,3 +132,33 @@ def test_an_interrupt_within_send_leaves_the_compressor_in_step() -> None:
     report = interrupt_at_every_step(scenario, inside="trio_ws/_permessage")
     print(report)
     assert report.points > 4
+
+
+@pytest.mark.row("C6")
+@pytest.mark.parametrize("ready", [True, False], ids=["ready", "awaited"])
+def test_an_interrupt_within_receive_loses_no_message(ready: bool) -> None:
+    """What was taken from the connection is returned, and the next may receive."""
+    texts = ["one", "two", "three"]
+
+    async def scenario(target: Target) -> None:
+        received: list[str | bytes] = []
+        near, far = trio.testing.memory_stream_pair()
+        peer = RawPeer(far)
+        async with open_websocket(near) as ws:
+            await peer.send_raw(b"".join(map(text_frame, texts)))
+            if ready:
+                received.append(await ws.receive())
+            async with target:
+                received.append(await ws.receive())
+            while len(received) < len(texts):
+                received.append(await ws.receive())
+            await peer.send_close()
+        assert received == texts
+
+    report = interrupt_at_every_step(scenario, inside="trio_ws/_websocket")
+    print(report)
+    assert report.points > 4
+
+
+def text_frame(text: str) -> bytes:
+    return encode_frame(TEXT, text.encode(), masked=True)
