@@ -166,4 +166,9 @@ def _root(exc: BaseException) -> BaseException:
 
 def _why(exc: BaseException) -> str:
     root = _root(exc)
-    return printable_untrusted(str(root) or type(root).__name__)
+    words = str(root) or type(root).__name__
+    if isinstance(root, OSError) and isinstance(root.__cause__, ExceptionGroup):
+        # trio tried each address of the name, and says only that all of them failed
+        tried = (error for error in root.__cause__.exceptions if isinstance(error, OSError))
+        words = "; ".join(dict.fromkeys(error.strerror or str(error) for error in tried)) or words
+    return printable_untrusted(words)
