@@ -125,6 +125,8 @@ class Broker(ABC):
 
         Raises:
             BrokerError: the broker is away.
+
+        Cancelled: nothing has happened.
         """
 
 
@@ -159,6 +161,9 @@ class MemoryBroker(Broker):
         Args:
             keep: messages remembered of each room. A subscriber that falls further behind misses
                 the ones in between.
+
+        Raises:
+            ValueError: `keep` is less than 1.
         """
         if keep < 1:
             raise ValueError("keep at least one message: it is what subscribers read")

@@ -42,7 +42,7 @@ __all__ = ["connect", "connect_stream"]
 @asynccontextmanager
 @trio.lowlevel.enable_ki_protection
 async def connect(url: str, **options: Unpack[ClientKeywords]) -> AsyncIterator[WebSocket]:
-    """Open a WebSocket to `url` for the time of the block::
+    """Open a WebSocket to `url` (RFC 6455 section 4.1) for the time of the block::
 
         async with connect("wss://example.com/chat") as ws:
             await ws.send("hello")

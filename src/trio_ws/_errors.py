@@ -48,7 +48,7 @@ class Rejected(HandshakeError):
     """The server answered the opening handshake with an ordinary HTTP response.
 
     Attributes:
-        response: the `Response`, its body cut off at a bound.
+        response: the `Response`, its body cut off at 64 KiB.
     """
 
     def __init__(self, response: Response) -> None:
@@ -63,6 +63,9 @@ class Rejected(HandshakeError):
 
 class ConnectionClosed(WebSocketError):
     """The connection has ended. Raised by every call that needs it open.
+
+    It is one of trio's errors at the same time, the one that generic trio code expects from that
+    call: `WebSocket` says which. What broke the connection, if anything did, is chained.
 
     Each raise makes a new exception object; all of one connection carry the same `Close`.
 

@@ -51,7 +51,7 @@ class ServerKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerOptions:
-    """The options of `serve`, `serve_listeners` and `serve_stream`.
+    """The options of `serve`, `serve_listeners`, `serve_stream` and `serve_upgrade`.
 
     Raises:
         TypeError: no option has that name, or a value is of the wrong kind.

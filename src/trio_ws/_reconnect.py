@@ -169,7 +169,7 @@ async def reconnect(
     cancellation leave it as they leave any other. When the body ends, the loop closes its
     connection and opens the next: at once the first time, then after a random delay whose bound
     doubles from 1 s to 60 s with each failure, and starts again after a connection that lived for
-    30 s. A server's ``Retry-After`` in seconds is respected, up to 60 s.
+    30 s (RFC 6455 section 7.2.3). A server's ``Retry-After`` in seconds is respected, up to 60 s.
 
     Args:
         url: as in `connect`.
@@ -185,7 +185,7 @@ async def reconnect(
 
     The ``with`` owns everything: before it returns, the current connection is closed as `connect`
     would close it: with 1000, with 1011 if the block raised, with `cancel_code` if it was
-    cancelled.
+    cancelled. Cancelled while waiting or opening: nothing stays open.
     """
     target, checked = check_arguments(url, options)
     async with open_services() as services:

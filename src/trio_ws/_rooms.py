@@ -171,6 +171,10 @@ class Room:
                 alone.
             wrap: what members get for a message of the broker's, from its id and itself: so that a
                 page knows the last id it saw. Called once for each message.
+
+        Raises:
+            ValueError: a broker without a name, an `overflow` that is none of these, or a backlog
+                that holds nothing.
         """
         if broker is not None and not name:
             raise ValueError("a room with a broker needs a name")
@@ -225,7 +229,8 @@ class Room:
             async with room.join(ws) as member:
                 ...
 
-        Leaving it, in whatever way, drops what waits for the member. A member that falls behind may
+        The connection stays its owner's. Leaving the block, in whatever way, drops what waits for
+        the member, and closes nothing. A member that falls behind may
         be taken out earlier, see ``overflow``.
 
         Args:
@@ -280,7 +285,8 @@ class Room:
                     print(change.joined, change.left)
 
         The first change holds everybody who is there. Who does not look for a while gets one change
-        that sums up; who came and went meanwhile is not in it.
+        that sums up; who came and went meanwhile is not in it. Waiting may be cancelled: no change
+        is lost.
         """
         changes = Changes(self._members.values())
         if self._watching is None:
@@ -356,6 +362,8 @@ class Room:
         Raises:
             RuntimeError: the room has no broker, or is entered already.
             BrokerError: the broker is away.
+
+        Cancelled: it is not entered.
         """
         if self._broker is None or self._lifetime is not None:
             raise RuntimeError(f"{self!r} has no broker, or is entered already")

@@ -63,7 +63,8 @@ class Server:
 
     @property
     def connections(self) -> frozenset[WebSocket]:
-        """The connections past their handshake whose handler or socket still lives, as of now."""
+        """The connections past their handshake whose handler or socket still lives: a snapshot, the
+        server's own objects in it."""
         return frozenset(self._lives.open)
 
     def stats(self) -> ServerStats:

@@ -114,7 +114,8 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
     @property
     def latency(self) -> float | None:
-        """The last measured round trip of a ping, in seconds."""
+        """The last measured round trip of a ping, keepalive's or your own, in seconds; None before
+        the first pong."""
         return self._connection.pings.latency
 
     @property
@@ -213,6 +214,9 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         Other messages wait until the block is left; pings, pongs and the Close frame pass. RFC 6455
         section 5.4.
 
+        Args:
+            kind: "text", of ``str``, or "binary", of bytes-like chunks.
+
         Raises:
             ValueError: `kind` is neither "text" nor "binary".
             ConnectionClosed: the connection has ended; from `MessageWriter.send` too.
@@ -231,9 +235,11 @@ class WebSocket(trio.abc.Channel[str | bytes]):
                 async for chunk in chunks:
                     ...
 
-        Entering waits until a message begins. The block may be left at any time, by cancellation
-        too: what is left of the message is skipped as it comes, and the next `receive` returns the
-        next message. ``limits.max_message`` and ``max_fragments`` hold for the whole message.
+        Entering waits until a message begins. Chunks are ``str`` of a text message, ``bytes`` of a
+        binary one, never empty, as they come (RFC 6455 section 5.4). The block may be left at any
+        time, by cancellation too: what is left of the message is skipped as it comes, and the next
+        `receive` returns the next message. ``limits.max_message`` and ``max_fragments`` hold for
+        the whole message.
 
         Raises:
             trio.BusyResourceError: another task is receiving.
@@ -304,12 +310,17 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             raise
 
     async def aclose(self) -> None:
-        """Close with code 1000; see `close`. `trio.aclose_forcefully` ends it at once."""
+        """Close with code 1000, and wait for the end as `close` does. Cancelled: closes at once, so
+        `trio.aclose_forcefully` does."""
         await self.close()
 
     @trio.lowlevel.enable_ki_protection
     async def wait_closed(self) -> Close:
-        """Wait until it is decided how the connection ended.
+        """Wait until it is decided how the connection ended (RFC 6455 section 7.1.4).
+
+        Returns:
+            What `closed` is from now on, also if we closed, and also for 1006: this never raises
+            `ConnectionClosed`. The socket may live a little longer.
 
         Reads ahead, up to ``limits.read_ahead`` bytes, to notice the end; never takes a message
         from `receive`. Cancelled: forgotten, the connection intact.
