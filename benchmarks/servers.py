@@ -14,6 +14,7 @@ its standard input ends, `LIFETIME` at the most.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import importlib.metadata
 import importlib.util
 import os
@@ -28,6 +29,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
+
+from benchmarks import asyncio_servers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -58,13 +61,15 @@ class Adapter:
         serve: see `Serve`.
         unmasks: whether the reply to a frame is that frame unmasked (a WebSocket server) or the
             very bytes that were sent (the raw echo).
+        asyncio: `serve` is one of `asyncio_servers` instead, and runs on asyncio's loop.
         library: whether it is one of the trio libraries that `trio_ws` is compared with.
     """
 
     distribution: str
-    serve: Serve
+    serve: Any  # Serve, or what `asyncio` says
     unmasks: bool = True
     library: bool = False
+    asyncio: bool = False
 
     def version(self) -> str | None:
         """The installed version; "source tree" if only importable; None if it is not there."""
@@ -181,6 +186,13 @@ ADAPTERS: Final[Mapping[str, Adapter]] = MappingProxyType(
             distribution="trio-websocket", serve=serve_trio_websocket, library=True
         ),
         "websockets": Adapter(distribution="websockets", serve=serve_websockets, library=True),
+        "websockets-asyncio": Adapter(
+            distribution="websockets", serve=asyncio_servers.serve_websockets, asyncio=True
+        ),
+        "aiohttp": Adapter(
+            distribution="aiohttp", serve=asyncio_servers.serve_aiohttp, asyncio=True
+        ),
+        "picows": Adapter(distribution="picows", serve=asyncio_servers.serve_picows, asyncio=True),
         "trio_ws": Adapter(distribution="trio-ws", serve=serve_trio_ws),
     }
 )
@@ -261,7 +273,11 @@ def main(arguments: list[str] | None = None) -> None:
     options: Any = parser.parse_args(arguments)
     if options.core is not None:
         os.sched_setaffinity(0, {options.core})
-    trio.run(_serve_until_input_ends, ADAPTERS[options.name])
+    adapter = ADAPTERS[options.name]
+    if adapter.asyncio:
+        asyncio.run(asyncio_servers.serve_until_input_ends(adapter.serve, LIFETIME))
+    else:
+        trio.run(_serve_until_input_ends, adapter)
 
 
 if __name__ == "__main__":

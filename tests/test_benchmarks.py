@@ -70,7 +70,7 @@ def _server_that_answers(reply: bytes) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("case", ["1x1", "7x1", "3x5"])
-@pytest.mark.parametrize("name", ["raw", "wsproto", "trio_ws"])
+@pytest.mark.parametrize("name", ["raw", "wsproto", "websockets-asyncio", "trio_ws"])
 def test_every_message_of_the_window_is_counted_and_timed(bench: Any, name: str, case: str) -> None:
     """The load gets along with a server of its own process, and each message has one latency."""
     adapter = bench.servers.ADAPTERS[name]
