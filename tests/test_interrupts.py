@@ -78,7 +78,9 @@ def test_an_interrupt_tears_nothing(call: Call, inside: str | None) -> None:
 
 @pytest.mark.row("C6")
 @pytest.mark.parametrize(
-    ("inside", "stride"), [(None, 1), ("trio_ws/_", 11)], ids=["steps", "lines"]
+    ("inside", "stride"),
+    [(None, 1), ("trio_ws/_", 11), ("trio_ws/_serv", 1)],
+    ids=["steps", "lines", "servers-lines"],
 )
 def test_an_interrupt_during_serve_stream_tears_nothing(inside: str | None, stride: int) -> None:
     """From the first byte of the handshake to the last of the close: the interrupt comes out, the
