@@ -47,7 +47,6 @@ def run(files: dict[str, str], directory: Path) -> tuple[int, str]:
         [sys.executable, "-m", "pytest", "-q", "-p", "no:hypothesispytest", str(directory)],
         capture_output=True,
         text=True,
-        cwd=directory,
         timeout=100,
     )
     return done.returncode, done.stdout + done.stderr
