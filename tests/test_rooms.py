@@ -701,7 +701,7 @@ async def test_the_body_s_exception_comes_out_bare() -> None:
 
 
 class Flaky(MemoryBroker):
-    """Ends every subscription with an error after two messages, or is away."""
+    """Brings each message twice, ends every subscription with an error after two, or is away."""
 
     away = False
 
@@ -713,10 +713,12 @@ class Flaky(MemoryBroker):
     @asynccontextmanager
     async def subscribe(self, room, after=None):  # type: ignore[no-untyped-def, override]
         async with super().subscribe(room, after) as messages:
-            send, receive = trio.open_memory_channel[tuple[str, str | bytes]](2)
+            send, receive = trio.open_memory_channel[tuple[str, str | bytes]](4)
             with receive:
                 for _ in range(2):
-                    await send.send(await messages.receive())
+                    record = await messages.receive()
+                    await send.send(record)
+                    await send.send(record)  # at least once is all that is asked of a broker
                 send.close()
                 yield receive
             raise OSError("broken")

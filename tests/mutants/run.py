@@ -149,7 +149,7 @@ def run_tests(
     if re.search(r"^Timeout \(", done.stdout, re.MULTILINE) and done.returncode != 0:
         return None, f"a test hung for {HANG} s"
     if done.returncode == 1:
-        failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+        failed = [line for line in lines if line.startswith(("FAILED ", "ERROR tests"))]
         return 1, "\n".join(line[:150] for line in failed) or lines[-1]
     return done.returncode, lines[-1] if done.returncode == 0 else done.stdout[-3000:]
 
