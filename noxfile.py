@@ -169,11 +169,13 @@ def interop(session: nox.Session) -> None:
 
 @nox.session
 def browser(session: nox.Session) -> None:
-    """The chat page in a real browser: two people talk, the server goes and comes back."""
+    """The chat's pages in a real browser: people talk while servers and Redis go and come back."""
     chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
     if chromium is None:
         session.error("the browser session needs chromium on PATH")
-    session.install(".[test]", *group("browser"))
+    if shutil.which("redis-server") is None:
+        session.error("the browser session needs redis-server on PATH")
+    session.install(".[test,redis]", *group("browser"))
     session.env["CHROMIUM"] = chromium
     pytest(session, "tests/browser")
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from trio_ws import WebSocket
 
 JOIN_WITHIN = 30.0  # seconds: a connection that never joins is a seat that nobody sits on
+UNSENT = "Your message was not delivered."
 AWAY = (1013, "the chat is out of order, please try again")
 
 
@@ -51,8 +52,8 @@ async def join_as(ws: WebSocket) -> Wish:
             await ws.send(event("error", text=str(bad)))
 
 
-async def say(ws: WebSocket, room: ChatRoom, seat: Seat, saying: Saying) -> None:
-    """Publish a message. If that fails its author is told, who has it still."""
+async def say(room: ChatRoom, seat: Seat, saying: Saying) -> bool:
+    """Publish a message; False if that is not known to have worked."""
     claim = seat.claim
     fields = {"at": now(), "from": claim.nickname, **asdict(saying)}
     # Nobody else's token can be meant: the proof is in it.
@@ -60,12 +61,13 @@ async def say(ws: WebSocket, room: ChatRoom, seat: Seat, saying: Saying) -> None
     try:
         await room.room.broadcast(event("message", **fields), token=token)
     except BrokerError:
-        await ws.send(event("unsent", token=saying.token, text="Your message was not delivered."))
+        return False
+    return True
 
 
 async def listen(ws: WebSocket, room: ChatRoom, seat: Seat, pace: Pace) -> None:
     """Publish what the member says until their connection ends."""
-    told = False
+    told, stuck = False, None  # the token of what could not be said: nothing overtakes it
     async for message in ws:
         delay = pace.delay()
         if delay and not told:
@@ -75,9 +77,15 @@ async def listen(ws: WebSocket, room: ChatRoom, seat: Seat, pace: Pace) -> None:
         # Also a turn for the others: who types fastest must not fill their backlogs.
         await trio.sleep(delay)
         try:
-            await say(ws, room, seat, say_untrusted(parse_untrusted(message)))
+            saying = say_untrusted(parse_untrusted(message))
         except BadEvent as bad:
             await ws.send(event("error", text=str(bad)))
+            continue
+        if stuck in {None, saying.token} and await say(room, seat, saying):
+            stuck = None
+        else:
+            stuck = stuck or saying.token
+            await ws.send(event("unsent", token=saying.token, text=UNSENT))
 
 
 async def take_part(ws: WebSocket, lobby: Lobby, room: ChatRoom, seat: Seat, wish: Wish) -> None:

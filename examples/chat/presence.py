@@ -71,8 +71,7 @@ class Presence:
     @property
     def nicknames(self) -> list[str]:
         """Who is here, in the order of arrival."""
-        claims = sorted(self._known.values(), key=lambda claim: claim.came)
-        return [claim.nickname for claim in claims]
+        return [claim.nickname for claim in sorted(self._known.values(), key=lambda c: c.came)]
 
     def __len__(self) -> int:
         """Seats taken in this process."""

@@ -12,11 +12,13 @@ import os
 import time
 from bisect import bisect_left
 from collections import Counter
+from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from trio_ws import Broker, BrokerError, MemoryBroker, Room
+from trio_ws import Broker, BrokerError, ConnectionClosed, MemoryBroker, Room
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 EVERY = 1.0  # seconds
 TOKEN_WITHIN = 10.0  # seconds
 GUESS = 1.0  # seconds that a wrong token takes
+SAMPLE = 20  # new connections whose round trip is measured, each time
 BUSIEST = 50  # rooms that are named
 RTT_BOUNDS = (0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # milliseconds; the last bar is above
 COUNTS = (
@@ -81,7 +84,11 @@ class Status:
             try:
                 async with self._room:
                     while True:
-                        await self._tell(server)
+                        async with trio.open_nursery() as nursery:
+                            nursery.start_soon(self._tell, server)
+                            new = (ws for ws in server.connections if ws.latency is None)
+                            for ws in islice(new, SAMPLE):
+                                nursery.start_soon(measure, ws)
             except BrokerError:  # it was away when we began
                 self._room.publish(self._numbers(server))
                 await trio.sleep(EVERY)
@@ -120,6 +127,12 @@ class Status:
             "rtt_p95": stats.latency_p95,
         }
         return json.dumps(numbers)
+
+
+async def measure(ws: WebSocket) -> None:
+    """Have a round trip measured; the library does so where a connection is idle only."""
+    with suppress(ConnectionClosed), trio.move_on_after(EVERY):
+        await ws.ping()
 
 
 def histogram(latencies: Iterable[float | None]) -> list[int]:

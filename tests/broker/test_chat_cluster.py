@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +85,23 @@ class Page:
         self.waiting: dict[str, str] = {}
         self._ws: WebSocket | None = None
         self._changed = trio.Event()
+        self._in_turn = trio.Lock()
+        self._unsent = trio.Event()
 
     async def live(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._say_again)
+            await self._come_back_always()
+            nursery.cancel_scope.cancel()
+
+    async def _say_again(self) -> None:
+        while True:
+            await self._unsent.wait()
+            await trio.sleep(0.5)
+            self._unsent = trio.Event()
+            await self._send_all()
+
+    async def _come_back_always(self) -> None:
         while True:
             try:
                 async with connect(f"ws://127.0.0.1:{self.port}/chat/garden") as ws:
@@ -94,6 +109,7 @@ class Page:
                     await ws.send(json.dumps({"type": "join", **join, "after": self._after}))
                     async for message in ws:
                         await self._receive(ws, json.loads(message))
+                    self.closes.append((await ws.wait_closed()).code)
             except (OSError, HandshakeError):
                 pass
             except ConnectionClosed as closed:
@@ -113,15 +129,17 @@ class Page:
             self.welcomes.append(event["resumed"])
             for message in event["history"]:
                 self._take(message)
-            self._ws = ws
+            await self._send_all(ws)
         else:
             self.events.append(event)
             if kind == "joined":
                 self.members.append(event["nickname"])
             elif kind == "left":
                 self.members.remove(event["nickname"])
-        if kind in {"welcome", "healed"}:
-            await self._send(*self.waiting)
+        if kind == "unsent":
+            self._unsent.set()
+        if kind == "healed":
+            await self._send_all()
         self._change()
 
     def _take(self, message: dict[str, Any]) -> None:
@@ -129,19 +147,25 @@ class Page:
         self._after = message["id"]
         self.waiting.pop(message["token"], None)
 
-    async def _send(self, *tokens: str) -> None:
-        for token in tokens:
-            if self._ws is not None and token in self.waiting:
-                said = {"type": "say", "text": self.waiting[token], "token": token}
-                try:
-                    await self._ws.send(json.dumps(said))
-                except ConnectionClosed:
-                    return
+    async def _send_all(self, ws: WebSocket | None = None) -> None:
+        async with self._in_turn:
+            self._ws = ws or self._ws
+            for token in list(self.waiting):
+                await self._send(token)
+
+    async def _send(self, token: str) -> None:
+        if self._ws is not None and token in self.waiting:
+            said = {"type": "say", "text": self.waiting[token], "token": token}
+            try:
+                await self._ws.send(json.dumps(said))
+            except ConnectionClosed:
+                self._ws = None
 
     async def say(self, text: str) -> None:
-        token = f"{self.nickname}-{len(self.heard)}-{text}".replace(" ", "-")
+        token = f"{self.nickname}-{text}-{len(self.heard)}".replace(" ", "-")
         self.waiting[token] = text
-        await self._send(token)
+        async with self._in_turn:
+            await self._send(token)
 
     def _change(self) -> None:
         self._changed.set()
@@ -171,27 +195,33 @@ async def pages(*ports: int) -> AsyncIterator[list[Page]]:
 
 
 async def talk(found: list[Page], count: int, in_the_middle: Callable[[], Any]) -> None:
-    """Everybody says `count` things while something happens; afterwards all of it was heard by all,
-    once, in one order, and of each in the order in which it was said."""
+    """Everybody says `count` things, and goes on for as long as something happens; afterwards all
+    of it was heard by all, once, in one order, and of each in the order in which it was said."""
+    expected: set[tuple[str, str]] = set()
+    over = False
+
+    async def chatter(page: Page) -> None:
+        number = 0
+        while number < count or not over:
+            expected.add((page.nickname, f"{number:05}"))
+            await page.say(f"{number:05}")
+            await trio.sleep(0.01)
+            number += 1
+
     async with trio.open_nursery() as nursery:
-
-        async def chatter(page: Page) -> None:
-            for number in range(count):
-                await page.say(f"{number:04}")
-                await trio.sleep(0.01)
-
         for page in found:
             nursery.start_soon(chatter, page)
         await found[0].until(lambda page: len(page.heard) > count * len(found) / 4)
         await in_the_middle()
-    expected = {(page.nickname, f"{number:04}") for page in found for number in range(count)}
+        over = True
     for page in found:
-        await page.until(lambda page: len(page.heard) >= len(expected))
-        await page.until(lambda page: not page.waiting)
+        await page.until(lambda page: len(page.heard) >= len(expected) and not page.waiting)
         lost = expected - set(page.heard)
         assert not lost, sorted(lost)[:10]
         assert len(page.heard) == len(expected), "something was heard twice"
         assert page.heard == found[0].heard
+        own = [text for nickname, text in page.heard if nickname == page.nickname]
+        assert own == sorted(own)
 
 
 async def test_two_processes_are_one_chat(redis: Any) -> None:
@@ -258,8 +288,8 @@ async def test_nothing_is_lost_or_doubled_when_workers_go(redis: Any, how: str) 
                 assert all(page.welcomes[1:]), "a page could not resume"
                 assert sorted(page.members) == [f"page {number}" for number in range(6)]
                 assert page.kinds("left") == []
-            if how == "SIGHUP":
-                assert not before & {page.process for page in found}
+                if how == "SIGHUP":
+                    await page.until(lambda page: page.process not in before)
 
 
 async def test_redis_is_killed_in_the_middle(redis: Any) -> None:
@@ -284,3 +314,21 @@ async def test_redis_is_killed_in_the_middle(redis: Any) -> None:
             assert page.kinds("trouble", "healed") == ["trouble", "healed"]
             assert page.welcomes == [False], "somebody had to connect again"
             assert page.kinds("left") == []
+
+
+async def test_a_cluster_that_is_stopped_and_started_has_lost_nothing(redis: Any) -> None:
+    """SIGTERM drains one worker after another, all of it ends with 0, and pages wait and go on."""
+    options = ("--workers", "2", "--redis", redis.url)
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(running("run_cluster.py", *options))
+        async with pages(*[first.port] * 4) as found:
+
+            async def stop_and_start() -> None:
+                await stack.aclose()
+                again = running("run_cluster.py", *options, "--port", str(first.port))
+                await stack.enter_async_context(again)
+
+            await talk(found, 100, stop_and_start)
+            for page in found:
+                assert set(page.closes) == {1001}
+                assert all(page.welcomes[1:]), "a page could not resume"

@@ -144,7 +144,7 @@ function welcome(event) {
   for (const message of event.history) addMessage(message, again);
   addNote(again ? "Connected again" : `You joined ${me.room} as ${me.nickname}`, Date.now());
   showTitle();
-  waiting.forEach(send);
+  sendAll();
   if (!again) $("message").focus();
 }
 
@@ -153,6 +153,7 @@ function welcome(event) {
 // A message is ours to keep until it comes back from the server, among those of everybody else.
 // Until then it is sent again after each reconnect; its token makes sure that it is said once.
 const waiting = new Map(); // token -> { token, text, row }
+let sendAgain = null;
 
 function sayIt(text) {
   const row = element("li", "said own waiting");
@@ -170,12 +171,19 @@ function send({ token, text }) {
   if (welcomed && socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ type: "say", text, token }));
 }
 
+function sendAll() {
+  clearTimeout(sendAgain);
+  sendAgain = null;
+  waiting.forEach(send);
+}
+
 function unsent(event) {
   const message = waiting.get(event.token);
   if (!message) return addNote(event.text, Date.now(), "bad");
   message.row.classList.add("failed");
   message.row.querySelector(".state").textContent = "not delivered yet";
-  setTimeout(() => { if (waiting.has(event.token)) send(message); }, TRY_AGAIN);
+  // All of them, in order: the server lets none overtake another.
+  sendAgain ??= setTimeout(sendAll, TRY_AGAIN);
 }
 
 function arrived(token) {
@@ -185,12 +193,13 @@ function arrived(token) {
 
 function showTrouble(text) {
   $("trouble").hidden = !text;
-  $("trouble").textContent = text && `${text} What you write is kept here and sent as soon as they can.`;
+  $("trouble").textContent = text && `${text} What you write waits here and is sent as soon as that is over.`;
 }
 
 function healed() {
   showTrouble("");
   addNote("Messages are delivered again", Date.now());
+  sendAll();
 }
 
 // -- conversation --------------------------------------------------------------------------------
@@ -260,7 +269,7 @@ function addMessage(message, live) {
   previous = message;
   row.style.setProperty("--hue", hueOf(message.from));
   const who = element("div", "who");
-  who.append(element("b", "", own ? "You" : message.from));
+  who.append(element("b", own ? "unseen" : "", own ? "You" : message.from));
   const bubble = element("div", "bubble");
   bubble.append(element("span", "text", message.text), timeOf(message.at));
   row.append(who, bubble);
