@@ -1,7 +1,7 @@
 """One room that somebody is in: the library's `Room`, with a history and with seats.
 
 Lives here: what a newcomer and somebody who comes back are shown, who hears of whom. Must never
-live here: one connection's life (`chat.py`), which rooms there are (`lobby.py`).
+live here: one connection's life (`conversation.py`), which rooms there are (`lobby.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A chat room: the WebSocket and its page on one port. Run it and open the address it prints.
 
 Lives here: how the parts are put together, the policy, the command line, signals. Must never live
-here: what happens on a connection (`chat.py`) or in a room (`lobby.py`).
+here: what happens on a connection (`conversation.py`) or in a room (`lobby.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
-from chat import chat
+from conversation import chat
 from lobby import Brokers, Lobby
 from pages import NOT_FOUND, ROOM_NAME, pages
 from status import Status

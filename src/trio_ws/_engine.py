@@ -51,9 +51,11 @@ class Engine(Protocol):
         """Append the whole messages that come next, up to `limit` and to whatever else comes,
         which `events` tells; return an upper bound of the bytes they take in memory. May always do
         nothing."""
+        ...
 
     def encode(self, message: str | bytes | bytearray | memoryview, final: bool, /) -> bytes:
         """One data frame, as `send` makes it of a `TextMessage` or a `BytesMessage`."""
+        ...
 
 
 class Reference(Connection):

@@ -244,9 +244,10 @@ class RedisBroker(Broker):
         while True:
             try:
                 await self._epoch()
-            except Exception as exc:  # noqa: BLE001  coredis' own, or groups of them
+            except* Exception as exc:  # coredis' own; when we are cancelled, beside `Cancelled`
                 self._why = exc
-                if self._client is not None or not self._tried.is_set():
+                ending = trio.current_effective_deadline() == -math.inf
+                if not ending and (self._client is not None or not self._tried.is_set()):
                     log.warning("Redis is away: %s", _first(exc))
             finally:
                 self._client = None
