@@ -244,7 +244,7 @@ class RedisBroker(Broker):
         while True:
             try:
                 await self._epoch()
-            except* Exception as exc:  # coredis' own; when we are cancelled, beside `Cancelled`
+            except* Exception as exc:  # noqa: BLE001  coredis' own, beside `Cancelled` perhaps
                 self._why = exc
                 ending = trio.current_effective_deadline() == -math.inf
                 if not ending and (self._client is not None or not self._tried.is_set()):
