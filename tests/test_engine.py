@@ -323,6 +323,29 @@ def test_bytes_that_are_not_bytes_are_refused() -> None:
     assert [event.data for event in engine.events()] == ["hi"]  # type: ignore[attr-defined]
 
 
+@compiled_only
+@ROLES
+@DEFLATE
+def test_what_is_missing_of_a_data_frame_is_known(client: bool, deflate: bool) -> None:
+    """From its head on; nothing is missing of control frames, heads, or behind a fault."""
+    engine = make(Compiled, client=client, limits=(5000, None), deflate=deflate)
+
+    def after(data: bytes) -> int:
+        engine.receive_data(data)
+        list(engine.events())
+        return engine.missing
+
+    frame = encode_frame(2, bytes(1000), masked=not client)
+    assert after(frame[:3]) == 0
+    assert after(frame[3:-990]) == 990
+    assert after(frame[-990:-1]) == 1
+    ping = encode_frame(9, bytes(100), masked=not client)
+    assert after(frame[-1:] + ping[:50]) == 0
+    assert after(ping[50:]) == 0
+    assert after(encode_frame(2, bytes(5001), masked=not client)[:100]) == 0
+    assert engine.verdict == "message over 5000 bytes"
+
+
 # -- what only C can get wrong ---------------------------------------------------------------------
 
 

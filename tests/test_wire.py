@@ -16,7 +16,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_ws._wire import READ_SIZE, SocketWire, StreamWire, open_wire
+from trio_ws._wire import MAX_READ_SIZE, READ_SIZE, SocketWire, StreamWire, open_wire, size_for
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="descriptors are used on Unix only")
 
@@ -108,6 +108,30 @@ async def test_every_read_is_a_checkpoint() -> None:
             with trio.testing.assert_checkpoints():
                 received += await wire.read()
         assert received == data
+
+
+@pytest.mark.parametrize(
+    ("missing", "size"),
+    [
+        (0, READ_SIZE),
+        (READ_SIZE, READ_SIZE),
+        (READ_SIZE + 1, READ_SIZE + 1),
+        (MAX_READ_SIZE + 1, MAX_READ_SIZE),
+        (1 << 62, MAX_READ_SIZE),
+    ],
+)
+def test_a_read_asks_for_the_rest_of_a_large_frame_and_no_more(missing: int, size: int) -> None:
+    """Many small messages never come in large reads: they would pass the bound on reading ahead."""
+    assert size_for(missing) == size
+
+
+@posix
+async def test_the_rest_of_a_large_frame_comes_in_one_read() -> None:
+    """What the kernel holds of it is read at once."""
+    async with socket_pair() as (wire, far):
+        await far.send_all(b"x" * (READ_SIZE + 5000))
+        assert len(await wire.read(READ_SIZE + 3000)) == READ_SIZE + 3000
+        assert len(await wire.read()) == 2000
 
 
 @posix

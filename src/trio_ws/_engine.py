@@ -33,12 +33,15 @@ class Engine(Protocol):
     """wsproto's `Connection`, and what makes it fast.
 
     Attributes:
+        missing: payload bytes of the data frame in hand that have not come; 0 if not known.
         verdict: why a limit refused a frame; None before.
         peer_said_1014: the peer's Close had code 1014, which its event calls 1013.
     """
 
     @property
     def state(self) -> ConnectionState: ...
+    @property
+    def missing(self) -> int: ...
     @property
     def verdict(self) -> str | None: ...
     @property
@@ -60,6 +63,8 @@ class Engine(Protocol):
 
 class Reference(Connection):
     """wsproto as an `Engine`."""
+
+    missing = 0  # wsproto does not tell, and is slower than any read
 
     def __init__(
         self,

@@ -102,6 +102,11 @@ class Protocol:
 
     # -- inbound ---------------------------------------------------------------------------------
 
+    @property
+    def missing(self) -> int:
+        """Bytes of the data frame in hand that have not come, where the engine knows; at least."""
+        return self._engine.missing
+
     def feed(self, data: bytes) -> None:
         """Take in bytes from the peer, any number; `parse` looks at them."""
         if not self.over:

@@ -173,7 +173,7 @@ class Reader:
             if protocol.unparsed:  # the bound on events stopped us; let others run first
                 await trio.lowlevel.checkpoint()
             else:
-                data = await self._wire.read()
+                data = await self._wire.read(protocol.missing)
                 self._services.calls = 0
                 self._take(data)
         except Exception as exc:  # noqa: BLE001  a stream's own kind; the peer is lost

@@ -1164,6 +1164,16 @@ Engine_state(Engine *self, void *Py_UNUSED(closure))
 }
 
 static PyObject *
+Engine_missing(Engine *self, void *Py_UNUSED(closure))
+{
+    uint64_t missing = 0;
+    if (!self->over && self->in_frame && self->head.opcode < 8) {
+        missing = self->head.length - self->consumed;
+    }
+    return PyLong_FromUnsignedLongLong(missing);
+}
+
+static PyObject *
 Engine_verdict(Engine *self, void *Py_UNUSED(closure))
 {
     return Py_NewRef(self->verdict != NULL ? self->verdict : Py_None);
@@ -1177,6 +1187,8 @@ Engine_peer_said_1014(Engine *self, void *Py_UNUSED(closure))
 
 static PyGetSetDef getset[] = {
     {"state", (getter)Engine_state, NULL, "As wsproto's `Connection.state`.", NULL},
+    {"missing", (getter)Engine_missing, NULL,
+     "Payload bytes of the data frame in hand that have not been parsed.", NULL},
     {"verdict", (getter)Engine_verdict, NULL, "Why a limit refused a frame; None before.", NULL},
     {"peer_said_1014", (getter)Engine_peer_said_1014, NULL,
      "The peer's Close had code 1014, which its event calls 1013.", NULL},

@@ -31,6 +31,15 @@ if TYPE_CHECKING:
 READ_SIZE = 64 * 1024
 """Bytes asked for in one read."""
 
+MAX_READ_SIZE = 512 * 1024
+"""The same for the rest of a large frame, and no more than that rest. Each read costs a scheduler
+pass; above this size nothing is gained."""
+
+
+def size_for(missing: int) -> int:
+    """Bytes to ask for when a frame lacks `missing` bytes."""
+    return READ_SIZE if missing <= READ_SIZE else min(missing, MAX_READ_SIZE)
+
 
 class SocketWire:
     """A plain socket, by its descriptor."""
@@ -52,27 +61,32 @@ class SocketWire:
             raise trio.ClosedResourceError("this connection's socket is closed")
         return number
 
-    async def read(self) -> bytes:
+    async def read(self, missing: int = 0) -> bytes:
         """Wait for bytes and return them, b"" at the end. Always a checkpoint. Cancelled: nothing
-        is lost."""
+        is lost.
+
+        Args:
+            missing: bytes of a frame that are known to come.
+        """
         if self._more:
             await trio.lowlevel.checkpoint()
         else:
             await trio.lowlevel.wait_readable(self._fileno())
         while True:
-            data = self.read_now()
+            data = self.read_now(missing)
             if data is not None:
                 return data
             await trio.lowlevel.wait_readable(self._fileno())
 
-    def read_now(self) -> bytes | None:
+    def read_now(self, missing: int = 0) -> bytes | None:
         """What the kernel holds, b"" at the end, None if it holds nothing yet."""
+        size = size_for(missing)
         try:
-            data = os.read(self._fileno(), READ_SIZE)
+            data = os.read(self._fileno(), size)
         except BlockingIOError:
             self._more = False
             return None
-        self._more = len(data) == READ_SIZE
+        self._more = len(data) == size
         return data
 
     def write_now(self, buffers: Sequence[bytes | memoryview]) -> int:
@@ -118,9 +132,9 @@ class StreamWire:
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
 
-    async def read(self) -> bytes:
+    async def read(self, missing: int = 0) -> bytes:
         """Wait for bytes and return them, b"" at the end. Always a checkpoint."""
-        return bytes(await self._stream.receive_some(READ_SIZE))
+        return bytes(await self._stream.receive_some(size_for(missing)))
 
     async def write(self, data: bytes | memoryview) -> None:
         """Write all of `data`. Cancelled: an unknown part was written, the stream is of no more
