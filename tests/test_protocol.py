@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from wsproto.events import Ping, Pong
 
 from trio_ws._limits import Limits
-from trio_ws._protocol import MAX_EVENTS, Failure, PeerClose, Protocol
+from trio_ws._protocol import MAX_EVENTS, UNJOINED, Failure, PeerClose, Protocol, head_of
 from trio_ws.testing import (
     BINARY,
     CLOSE,
@@ -706,3 +706,12 @@ def test_control_frames_are_masked_by_the_client_only(client: bool) -> None:
     assert [each.opcode for each in frames] == [PING, PONG, CLOSE]
     assert [each.payload for each in frames] == [b"1", b"2", b"\x0f\xa0three"]
     assert rest == b""
+
+
+@pytest.mark.parametrize("size", [UNJOINED, UNJOINED + 1, 1 << 20])
+def test_a_head_and_its_payload_are_the_frame(size: int) -> None:
+    """What is written unjoined is what `encode` would have joined."""
+    payload = bytes(size)
+    machine = Protocol(client=False, limits=Limits())
+    assert machine.plain
+    assert head_of(size) + payload == machine.encode(payload)

@@ -50,6 +50,12 @@ class Outbox:
         self.size += len(frame)
         self.queued += len(frame)
 
+    def append_unjoined(self, head: bytes, payload: bytes) -> None:
+        """The same for a frame in two parts. None stands alone: both enter here, and no cancel
+        scope surrounds who writes them."""
+        self.append(head)
+        self.append(payload)
+
     def append_pong(self, frame: bytes, *, blocked: bool) -> None:
         """Queue a pong; while the transport is `blocked` only the newest one is kept, so that a
         flood of pings cannot fill the memory (RFC 6455 section 5.5.3 allows it)."""

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
     from ._limits import Limits
 
+UNJOINED = 64 * 1024
+"""Payloads from this size on are not worth a copy behind their head: two buffers are written."""
+
 MAX_EVENTS = 64
 """Events parsed in one go; between two goes other tasks run (fairness under a flood)."""
 
@@ -58,6 +61,13 @@ class Failure:
 def plain_frame(message: str | bytes) -> bytes:
     """A whole message as a server sends it uncompressed; ValueError as `Protocol.encode`."""
     return bytes(_FRAMERS[False].send_data(message))
+
+
+def head_of(size: int) -> bytes:
+    """The head of a whole binary message of at least `UNJOINED` bytes, as a server sends it
+    uncompressed (RFC 6455 section 5.2)."""
+    assert size >= UNJOINED
+    return b"\x82\x7f" + size.to_bytes(8, "big")
 
 
 class Protocol:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ._close import check_outgoing_close
+from ._protocol import UNJOINED, head_of
 from ._streaming import Reading, Writing
 
 if TYPE_CHECKING:
@@ -163,7 +164,11 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         await connection.services.breathe()
         if writer.outbox.sealed or writer.full():
             await connection.clear_to_send(writer.full)
-        writer.outbox.append(connection.protocol.encode(value, compress=compress))
+        protocol = connection.protocol
+        if type(value) is bytes and len(value) >= UNJOINED and writer.vectored and protocol.plain:
+            writer.outbox.append_unjoined(head_of(len(value)), value)  # nobody can change it
+        else:
+            writer.outbox.append(protocol.encode(value, compress=compress))
         connection.sent += 1
         if self._watchers is not None:
             self._watchers.message_sent(self, value)

@@ -79,6 +79,7 @@ class Writer:
         fed: the feed holds messages; kept by it.
         feed: what rooms have for this connection; None if it never joined one.
         stopped: nothing will ever be written again.
+        vectored: the wire takes many buffers at once.
     """
 
     __slots__ = (
@@ -99,6 +100,7 @@ class Writer:
         "outbox",
         "pressed",
         "stopped",
+        "vectored",
     )
 
     def __init__(self, wire: Wire, services: Services, high_water: int, owner: Owner) -> None:
@@ -119,6 +121,7 @@ class Writer:
         self.fed = False
         self.feed: Feed | None = None
         self.stopped = False
+        self.vectored: bool = wire.immediate
 
     # -- writing ---------------------------------------------------------------------------------
 
