@@ -86,9 +86,16 @@ class Audience:
     def close(self) -> None:
         self._epoll.close()
 
-    def _send(self, count: int) -> None:
+    def gather(self) -> None:
+        """Have the last who came say something, and everybody hear it: a server may answer 101 a
+        little before it counts a member in, and what is published meanwhile passes him by."""
+        *_, last = self._connections.values()
+        self._send(1, last.send)
+        self.drive(0, publish=False)
+
+    def _send(self, count: int, publish: Callable[[bytes], int]) -> None:
         request = self._request * count
-        if self._publish(request) != len(request):
+        if publish(request) != len(request):
             raise load.LoadError("the kernel did not take a step of the load whole")
         for _ in range(count):
             self._missing[self._next] = len(self._connections)
@@ -96,7 +103,7 @@ class Audience:
 
     def start(self) -> None:
         """Put the first messages under way."""
-        self._send(self._in_flight)
+        self._send(self._in_flight, self._publish)
 
     def drive(self, seconds: float, *, publish: bool = True) -> int:
         """Read for `seconds`, or, not publishing, until nothing is under way; the deliveries.
@@ -126,7 +133,7 @@ class Audience:
                         del missing[index]
                         complete += 1
             if complete and publish:
-                self._send(complete)
+                self._send(complete, self._publish)
         return deliveries
 
 
@@ -138,6 +145,7 @@ def audience(port: int, case: load.Case, exchange: frames.Exchange) -> Iterator[
         connections.extend(load.open_connection(port) for _ in range(case.connections))
         members = Audience(connections, exchange, case.in_flight)
         try:
+            members.gather()
             yield members
             members.drive(0, publish=False)
         finally:

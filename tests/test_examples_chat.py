@@ -48,6 +48,15 @@ async def enter(chat: Any, nickname: str, room: str = "garden", **more: Any) -> 
     return peer
 
 
+async def meet(chat: Any, *nicknames: str, **more: Any) -> list[RawPeer]:
+    """Enter one after the other, so that each hears of those behind; all have been welcomed."""
+    peers = []
+    for nickname in nicknames:
+        peers.append(await enter(chat, nickname, **more))
+        await hear(peers[-1], "welcome")
+    return peers
+
+
 async def test_two_members_talk_and_see_each_other_come_and_go(chat: Any) -> None:
     ann = await enter(chat, "Ann")
     assert (await hear(ann, "welcome"))["members"] == ["Ann"]
@@ -65,10 +74,8 @@ async def test_two_members_talk_and_see_each_other_come_and_go(chat: Any) -> Non
 
 
 async def test_a_lost_connection_is_a_member_who_left(chat: Any) -> None:
-    ann, bob = await enter(chat, "Ann"), await enter(chat, "Bob")
-    await hear(bob, "welcome")
+    ann, bob = await meet(chat, "Ann", "Bob")
     await bob.aclose()
-    await hear(ann, "welcome")
     await hear(ann, "joined")
     await hear(ann, "left")
 
@@ -100,10 +107,7 @@ async def test_a_newcomer_is_shown_the_last_50_messages(chat: Any) -> None:
 async def test_a_slow_member_delays_nobody_and_is_put_out_with_1013(chat: Any) -> None:
     """Nothing is sent before everybody else has heard the message before: one of them waiting for
     the slow one would stop it all."""
-    slow, ann, bob = await enter(chat, "slow"), await enter(chat, "Ann"), await enter(chat, "Bob")
-    await hear(slow, "welcome")
-    for peer in (ann, bob):
-        await hear(peer, "welcome")
+    slow, ann, bob = await meet(chat, "slow", "Ann", "Bob")
     await hear(ann, "joined")
     left: dict[str, Any] = {}
     for _ in range(2000):  # 24 kB each: far more than the socket buffers and the backlog hold
@@ -149,9 +153,8 @@ async def test_a_nickname_is_unique_in_its_room_whatever_its_case(chat: Any) -> 
 
 async def test_who_returns_with_the_same_secret_replaces_the_old_connection(chat: Any) -> None:
     """Nobody left and nobody joined, as far as the others can tell."""
-    old, bob = await enter(chat, "Ann", client=SECRET), await enter(chat, "Bob")
-    await hear(old, "welcome")
-    await hear(bob, "welcome")
+    [old] = await meet(chat, "Ann", client=SECRET)
+    [bob] = await meet(chat, "Bob")
     new = await enter(chat, "ann", client=SECRET)
     welcome = await hear(new, "welcome")
     assert (welcome["nickname"], welcome["members"]) == ("Ann", ["Ann", "Bob"])
@@ -191,9 +194,7 @@ async def test_what_is_no_event_is_answered_and_changes_nothing(chat: Any) -> No
 
 
 async def test_a_message_beyond_all_measure_ends_its_connection_only(chat: Any) -> None:
-    ann, bob = await enter(chat, "Ann"), await enter(chat, "Bob")
-    await hear(ann, "welcome")
-    await hear(bob, "welcome")
+    ann, bob = await meet(chat, "Ann", "Bob")
     await ann.send_message("x" * (32 * 1024 + 1))
     await ann.expect_close(1009)
     assert (await hear(bob, "left"))["nickname"] == "Ann"
@@ -241,8 +242,7 @@ async def test_the_page_uses_no_way_to_turn_text_into_markup(chat: Any) -> None:
 
 async def test_a_burst_of_one_member_puts_out_nobody_who_reads(chat: Any) -> None:
     """Ten times the backlog, sent without a pause."""
-    ann, bob = await enter(chat, "Ann"), await enter(chat, "Bob")
-    await hear(bob, "welcome")
+    ann, bob = await meet(chat, "Ann", "Bob")
 
     async def burst() -> None:
         for number in range(2560):
@@ -258,8 +258,8 @@ async def test_a_burst_of_one_member_puts_out_nobody_who_reads(chat: Any) -> Non
 
 async def test_who_comes_back_gets_what_was_said_meanwhile(chat: Any) -> None:
     """And nothing else: no gap, no repetition."""
-    ann, bob = await enter(chat, "Ann", client=SECRET), await enter(chat, "Bob")
-    await hear(ann, "welcome")
+    [ann] = await meet(chat, "Ann", client=SECRET)
+    bob = await enter(chat, "Bob")
     assert not (await hear(bob, "welcome"))["resumed"]
     for number in range(100):
         await say(bob, type="say", text=f"{number}")
@@ -299,9 +299,7 @@ async def test_who_cannot_be_resumed_is_told_so_and_shown_the_history(
 
 
 async def test_the_same_token_says_it_once_but_it_is_one_members_own(chat: Any) -> None:
-    ann, bob = await enter(chat, "Ann"), await enter(chat, "Bob")
-    await hear(ann, "welcome")
-    await hear(bob, "welcome")
+    ann, bob = await meet(chat, "Ann", "Bob")
     await hear(ann, "joined")
     for peer in (ann, ann, bob):
         await say(peer, type="say", text="one", token="a-token-of-mine")
@@ -318,9 +316,7 @@ async def test_the_same_token_says_it_once_but_it_is_one_members_own(chat: Any) 
 async def test_who_writes_too_fast_is_told_and_slowed_down(running: Callable[..., Any]) -> None:
     """Once for each burst; nothing is lost, and the others do not wait."""
     async with running("chat/server.py", "--port", "0", "--rate", "20") as chat:
-        ann, bob = await enter(chat, "Ann"), await enter(chat, "Bob")
-        await hear(ann, "welcome")
-        await hear(bob, "welcome")
+        ann, bob = await meet(chat, "Ann", "Bob")
         await hear(ann, "joined")
         started = trio.current_time()
         for number in range(100):
