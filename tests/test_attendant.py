@@ -432,18 +432,22 @@ async def test_the_idle_and_the_old_are_closed_politely(
     handler = Sleeper()
     async with served(handler, pair(), **limits) as peer:
         began = trio.current_time()
+        one_at_a_time = trio.Lock()
         async with trio.open_nursery() as nursery:
 
             async def talk() -> None:
                 await trio.sleep(5)
-                await peer.send_message("hello")
+                async with one_at_a_time:
+                    await peer.send_message("hello")
                 await trio.sleep(20)
-                await peer.send_ping()
+                async with one_at_a_time:
+                    await peer.send_ping()
 
             nursery.start_soon(talk)
             while (frame := await peer.receive_frame()).opcode != CLOSE:
                 if frame.opcode == PING:
-                    await peer.send_pong(frame.payload)
+                    async with one_at_a_time:
+                        await peer.send_pong(frame.payload)
         assert at <= trio.current_time() - began <= at + 2
         assert (frame.close_code, frame.close_reason) == (1001, reason)
         await peer.send_close(1001)
