@@ -297,7 +297,7 @@ def test_a_cancelled_wait_closed_is_forgotten(transport: Transport) -> None:
             assert on.ws.closed is None
             assert await on.ws.receive() == "early"
 
-    show(cancel_at_every_step(scenario, repeats=3))
+    show(cancel_at_every_step(scenario, repeats=8))
 
 
 @pytest.mark.row("C5")
