@@ -40,6 +40,13 @@ hypothesis.settings.register_profile("nightly", deadline=None, max_examples=2000
 hypothesis.settings.load_profile("default")
 
 
+def pytest_configure() -> None:
+    """A shell starts what it runs in the background with SIGINT ignored, and children inherit that;
+    what interrupts do here must not depend on it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
 def ca() -> trustme.CA:
     """A certificate authority of this run."""
