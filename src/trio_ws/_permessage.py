@@ -11,9 +11,12 @@ it stands, but an inflater that is fed an empty *final* block says `eof` at a bo
 else; a copy is asked, which costs a microsecond. A peer may also end its stream (BFINAL) anywhere
 and begin a new one.
 
-What comes is inflated into the room the limit leaves and one byte more, never further. wsproto
-shows a header again while its mask is incomplete, so headers only set state; control frames set
-nothing but that they are one.
+What comes is inflated into the room the limit leaves and one byte more, never further. It is
+inflated a read at a time, before its text is decoded: a message that is both too long and no UTF-8
+fails with 1009 or 1007, as the reads fall.
+
+wsproto shows a header again while its mask is incomplete, so headers only set state; control frames
+set nothing but that they are one.
 """
 
 from __future__ import annotations
