@@ -130,18 +130,14 @@ def start_conversation(
 ) -> tuple[WebSocket, Connection]:
     """The connection over an opened stream, with somebody to look after it."""
     limits, agreed = options.limits, opened.agreed
-    extensions: list[PerMessageDeflate] = []
-    if agreed.compression is not None and options.compression is not None:
-        deflate = PerMessageDeflate(
-            agreed.compression, options.compression, client=True, max_message=limits.max_message
-        )
-        extensions.append(deflate)
     connection = Connection(
         opened.stream,
         client=True,
         limits=limits,
         services=services,
-        extensions=extensions,
+        extensions=PerMessageDeflate.agreed(
+            agreed.compression, options.compression, client=True, max_message=limits.max_message
+        ),
         trailing_data=agreed.trailing_data,
     )
     attendant.watch(connection)

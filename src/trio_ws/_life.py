@@ -109,12 +109,18 @@ class Lives:
     async def _converse(self, opened: Opened) -> None:
         """From the 101 until the socket is gone."""
         started = trio.current_time()
+        options, limits = self.options, self.options.limits
         connection = Connection(
             opened.stream,
             client=False,
-            limits=self.options.limits,
+            limits=limits,
             services=self.services,
-            extensions=self._extensions(opened),
+            extensions=PerMessageDeflate.agreed(
+                opened.compression,
+                options.compression,
+                client=False,
+                max_message=limits.max_message,
+            ),
             trailing_data=opened.trailing_data,
         )
         ws = WebSocket(
@@ -138,12 +144,6 @@ class Lives:
             self._totals.ended(connection)
             self._fewer.unpark_all()
             report_end(opened.request, connection.closed, trio.current_time() - started)
-
-    def _extensions(self, opened: Opened) -> list[PerMessageDeflate]:
-        deflate, limit = self.options.compression, self.options.limits.max_message
-        if deflate is None or opened.compression is None:
-            return []
-        return [PerMessageDeflate(opened.compression, deflate, client=False, max_message=limit)]
 
     async def _handle(self, ws: WebSocket, connection: Connection) -> None:
         """Run the handler and begin the end its outcome calls for."""

@@ -22,7 +22,7 @@ set nothing but that they are one.
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from wsproto.extensions import Extension
 from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opcode, RsvBits
@@ -59,6 +59,20 @@ class PerMessageDeflate(Extension):
     """
 
     name = NAME
+
+    @classmethod
+    def agreed(
+        cls,
+        agreement: Agreement | None,
+        deflate: Deflate | None,
+        *,
+        client: bool,
+        max_message: int,
+    ) -> list[Self]:
+        """A connection's extensions, as its handshake ended; none if either side wants none."""
+        if agreement is None or deflate is None:
+            return []
+        return [cls(agreement, deflate, client=client, max_message=max_message)]
 
     def __init__(
         self, agreement: Agreement, deflate: Deflate, *, client: bool, max_message: int

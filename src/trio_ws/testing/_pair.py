@@ -23,7 +23,7 @@ from trio_ws._websocket import WebSocket
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from trio_ws._deflate import Deflate
+    from trio_ws._deflate import Agreement, Deflate
     from trio_ws._request import Address
 
 __all__ = ["open_pair", "open_websocket", "request"]
@@ -131,6 +131,7 @@ async def open_pair(
     """
     near, far = trio.testing.memory_stream_pair() if streams is None else streams
     bounds, asked = limits or Limits(), request or _PLAIN_REQUEST
+    agreement = None if compression is None else _agreement(compression)
     async with open_services() as services:
         client, server = (
             Connection(
@@ -138,7 +139,9 @@ async def open_pair(
                 client=is_client,
                 limits=bounds,
                 services=services,
-                extensions=_extensions(compression, client=is_client, limits=bounds),
+                extensions=PerMessageDeflate.agreed(
+                    agreement, compression, client=is_client, max_message=bounds.max_message
+                ),
             )
             for stream, is_client in ((near, True), (far, False))
         )
@@ -166,16 +169,10 @@ async def _owned(*connections: Connection) -> AsyncIterator[None]:
                 await connection.wait_gone()
 
 
-def _extensions(
-    compression: Deflate | None, *, client: bool, limits: Limits
-) -> list[PerMessageDeflate]:
-    if compression is None:
-        return []
+def _agreement(compression: Deflate) -> Agreement:
     agreement = choose_offer_untrusted(compression, [make_offer(compression).encode()])
     assert agreement is not None, "what Deflate admits, a server that was given it can keep"
-    return [
-        PerMessageDeflate(agreement, compression, client=client, max_message=limits.max_message)
-    ]
+    return agreement
 
 
 def _bytes(text: str | bytes) -> bytes:
