@@ -105,8 +105,7 @@ class Attempt:
         """TLS if there is any to do, the request, the response. Closes `stream` if it fails."""
         try:
             if tls is not None:
-                name = self._url.host.removesuffix(".")  # certificates and SNI have no final dot
-                stream = trio.SSLStream(stream, tls, server_hostname=name, https_compatible=True)
+                stream = encrypted(stream, self._url, tls)
             if isinstance(stream, trio.SSLStream):
                 self._doing = "agreeing on TLS"
                 await stream.do_handshake()
@@ -151,6 +150,15 @@ class Attempt:
         self._url = there
         self._handshake = self._new_handshake()
         return True
+
+
+def encrypted(
+    stream: trio.abc.Stream, url: WebSocketURL, context: ssl.SSLContext
+) -> trio.SSLStream[trio.abc.Stream]:
+    """TLS over `stream` with the server that `url` names; its handshake is still to be done."""
+    name = url.host.removesuffix(".")  # certificates and SNI have no final dot
+    # Servers may leave without TLS's own goodbye; the closing handshake says whether it was one.
+    return trio.SSLStream(stream, context, server_hostname=name, https_compatible=True)
 
 
 def _name(pair: tuple[bytes | str, bytes | str]) -> bytes:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from trio_ws import HandshakeError, Rejected, connect_stream
+from trio_ws._attempt import encrypted
 from trio_ws._headers import printable_untrusted
 from trio_ws._tunnel import proxy_for, reach
 from trio_ws._url import parse_url
@@ -98,10 +99,11 @@ class Recorded(trio.abc.Stream):
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    return run_until_signal(partial(_check, args, client_keywords(args)))
+    return run_until_signal(partial(check, args, client_keywords(args)))
 
 
-async def _check(args: argparse.Namespace, keywords: ClientKeywords) -> int:
+async def check(args: argparse.Namespace, keywords: ClientKeywords) -> int:
+    """Do the handshake, print what was said; returns the exit status."""
     exchange = Exchange(url=parse_url(args.url))
     status = NOT_OPENED
     try:
@@ -141,9 +143,7 @@ async def _open(exchange: Exchange, keywords: ClientKeywords) -> trio.abc.Stream
         return tcp
     context = keywords.get("ssl_context")
     assert context is not None
-    stream = trio.SSLStream[trio.SocketStream](
-        tcp, context, server_hostname=url.host, https_compatible=True
-    )
+    stream = encrypted(tcp, url, context)
     try:
         await stream.do_handshake()
     except BaseException:
