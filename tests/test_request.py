@@ -12,7 +12,7 @@ import pytest
 
 from trio_ws import Accept, Response, UpgradeRequest
 from trio_ws._headers import printable_untrusted, tokens_untrusted
-from trio_ws._response import Refusal, refuse
+from trio_ws._response import Refusal, refined, refuse
 
 PROPERTIES = [name for name, value in vars(UpgradeRequest).items() if isinstance(value, property)]
 
@@ -238,10 +238,10 @@ def test_a_subprotocol_is_a_token(bad: str) -> None:
 def test_a_later_agreement_refines_an_earlier_one() -> None:
     """`authorize` overrules the policy's subprotocol only if it names one."""
     first = Accept("chat", [("A", "1")])
-    assert first.refined_by(Accept(None, [("B", "2")], "user")) == Accept(
+    assert refined(first, Accept(None, [("B", "2")], "user")) == Accept(
         "chat", [("A", "1"), ("B", "2")], "user"
     )
-    assert first.refined_by(Accept("other")).subprotocol == "other"
+    assert refined(first, Accept("other")).subprotocol == "other"
 
 
 def test_a_refusal_names_its_row_in_the_body() -> None:

@@ -135,7 +135,7 @@ class Line:
             publication, place.publication = place.publication, None
             assert publication is not None
             self._clear_head()
-            place.member.waited(publication)
+            place.member._waited(publication)  # noqa: SLF001  a friend, in the same file
 
 
 class Backlog:
@@ -219,7 +219,7 @@ class Member:
         """The same in bytes."""
         return self._waiting_bytes
 
-    def deliver(self, publication: Publication) -> bool:
+    def _deliver(self, publication: Publication) -> bool:
         """Let the room's message in, now or later, or not at all.
 
         Returns:
@@ -234,10 +234,10 @@ class Member:
                 writer.write_out()
             if writer.full():
                 return self._hold(publication)
-        self.enqueue(publication)
+        self._enqueue(publication)
         return True
 
-    def enqueue(self, publication: Publication) -> None:
+    def _enqueue(self, publication: Publication) -> None:
         """Into the outbox, which takes it."""
         connection = self._connection
         protocol = connection.protocol
@@ -249,12 +249,12 @@ class Member:
 
     # -- falling behind --------------------------------------------------------------------------
 
-    def waited(self, publication: Publication) -> None:
+    def _waited(self, publication: Publication) -> None:
         """The oldest message's turn has come: the outbox takes it."""
         assert self._waiting is not None
         self._waiting.popleft()
         self._waiting_bytes -= publication.size
-        self.enqueue(publication)
+        self._enqueue(publication)
 
     def _fits(self, publication: Publication) -> bool:
         """Also if it is larger than all of the backlog, but alone there."""
@@ -294,11 +294,16 @@ class Member:
         self._backlog.dropped += 1
 
     def _evict(self) -> None:
-        self.forget()
+        self._forget()
         self._backlog.evicted += 1
         self._connection.start_close(1013, TOO_SLOW)
 
-    def forget(self) -> None:
+    def _forget(self) -> None:
         """Drop what waits: the member leaves."""
         while self._waiting:
             self._drop_oldest()
+
+
+# What rooms do to their members, and users do not.
+deliver = Member._deliver  # noqa: SLF001
+forget = Member._forget  # noqa: SLF001

@@ -33,7 +33,7 @@ from ._outcome import Outcome, holds_error, how_it_ended, interruptible
 from ._policy import decide
 from ._reports import peer_name
 from ._request import Address, UpgradeRequest
-from ._response import Accept, Refusal, Response, refuse
+from ._response import Accept, Refusal, Response, refined, refuse
 from ._routes import Routes
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ class Opening:
         if said is None:
             return accept
         if isinstance(said, Accept):
-            return accept.refined_by(said)
+            return refined(accept, said)
         if isinstance(said, Response):
             return Refusal(said, "authorize")
         kinds = "a Response, an Accept or None"

@@ -130,7 +130,7 @@ class Policy:
             pass (``.row`` names it). There are no routes here, and no `http`: a request for a page
             is refused by the row "plain".
         """
-        verdict = self.decision(request).verdict
+        verdict = self._decision(request).verdict
         assert not isinstance(verdict, PlainRequest)
         return verdict
 
@@ -154,7 +154,7 @@ class Policy:
         }
         return tuple((later | said).values())
 
-    def decision(
+    def _decision(
         self,
         request: UpgradeRequest,
         *,
@@ -165,16 +165,12 @@ class Policy:
         """What a server asks, see the function `decide`."""
         gate = self._gate(routes=routes, plain=plain, capacity=capacity)
         *_, (_, known, ending) = walk(self._proxies.resolve(request), gate)
-        return Decision(request=known, verdict=ending or Accept(self.choose_subprotocol(known)))
+        return Decision(request=known, verdict=ending or Accept(self._choose_subprotocol(known)))
 
-    def choose_subprotocol(self, request: UpgradeRequest) -> str | None:
+    def _choose_subprotocol(self, request: UpgradeRequest) -> str | None:
         """The first of ours that the client offers; None if there is none (no header is sent)."""
         offered = request.subprotocols
         return next((name for name in self.subprotocols if name in offered), None)
-
-    def address_key(self, request: UpgradeRequest) -> str | None:
-        """What connections are counted by, see the function `address_key`."""
-        return key_of(self._proxies.resolve(request).client_address)
 
     def _gate(
         self,
@@ -200,12 +196,15 @@ class Policy:
         if answer is PLAIN:
             return Verdict(row=row.name, outcome="passed", why="A page is asked for: http answers.")
         if row.name == "subprotocol":
-            why = f"Chosen: {self.choose_subprotocol(known)}."
+            why = f"Chosen: {self._choose_subprotocol(known)}."
             return Verdict(row=row.name, outcome="passed", why=why)
         elsewhere = row.check is None or row.asked != "of the request"
         if elsewhere or (row.name == "route" and gate.routes is None):
             return Verdict(row=row.name, outcome="not asked", why=row.holds)
         return Verdict(row=row.name, outcome="passed", why=row.holds)
+
+
+# -- what servers ask, and users do not: friends of the class, in its own file ------------------
 
 
 def decide(
@@ -225,7 +224,7 @@ def decide(
         plain: whether there is an `http` for ordinary pages.
         capacity: the server's own row: draining and caps.
     """
-    return policy.decision(request, routes=routes, plain=plain, capacity=capacity)
+    return policy._decision(request, routes=routes, plain=plain, capacity=capacity)  # noqa: SLF001
 
 
 def address_key(request: UpgradeRequest, policy: Policy) -> str | None:
@@ -234,7 +233,7 @@ def address_key(request: UpgradeRequest, policy: Policy) -> str | None:
     The address is the transport's, or behind trusted proxies the right-most untrusted hop. None if
     it is unknown (Unix sockets, streams in memory): such connections are not counted by address.
     """
-    return policy.address_key(request)
+    return key_of(policy._proxies.resolve(request).client_address)  # noqa: SLF001
 
 
 def _sequence(name: str, values: Iterable[T]) -> tuple[T, ...]:

@@ -88,12 +88,6 @@ class Accept:
         object.__setattr__(self, "headers", check_header_fields(headers))
         object.__setattr__(self, "context", context)
 
-    def refined_by(self, later: Accept) -> Accept:
-        """This agreement with what a later, better informed one adds: its subprotocol if it names
-        one, its headers behind ours, its context."""
-        subprotocol = later.subprotocol if later.subprotocol is not None else self.subprotocol
-        return Accept(subprotocol, self.headers + later.headers, later.context)
-
 
 @dataclass(frozen=True, slots=True, init=False)
 class Refusal(Response):
@@ -136,6 +130,13 @@ def received_response(
     object.__setattr__(response, "headers", headers)
     object.__setattr__(response, "body", body)
     return response
+
+
+def refined(accept: Accept, later: Accept) -> Accept:
+    """`accept` with what a later, better informed one adds: its subprotocol if it names one, its
+    headers behind the others, its context."""
+    subprotocol = later.subprotocol if later.subprotocol is not None else accept.subprotocol
+    return Accept(subprotocol, accept.headers + later.headers, later.context)
 
 
 def refuse(

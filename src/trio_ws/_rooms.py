@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Self
 import trio
 
 from ._broker import BEGINNING, read_id_untrusted
-from ._member import Backlog, Member, Publication
+from ._member import Backlog, Member, Publication, deliver, forget
 from ._services import open_services
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ class Room:
             self._arriving.pop(member, None)
         if self._members.get(member.ws) is member:
             del self._members[member.ws]
-            member.forget()
+            forget(member)
             for changes in self._watching or ():
                 changes.note(member, joined=False)
 
@@ -323,7 +323,7 @@ class Room:
         if exclude:
             left_out = {each.ws if isinstance(each, Member) else each for each in exclude}
             members = [member for member in members if member.ws not in left_out]
-        evicted = [member for member in members if not member.deliver(publication)]
+        evicted = [member for member in members if not deliver(member, publication)]
         for member in evicted:
             self._leave(member)
 
