@@ -1,8 +1,9 @@
 """Fixtures that more than one test file needs, and how hypothesis behaves here.
 
-Lives here: certificates, profiles, a server in memory, running an example as its own process. Must
-never live here: a helper that only one file uses (it belongs there), or a peer or stream double
-(`trio_ws.testing` has them, users need them too).
+Lives here: certificates, profiles, running an example as its own process, fixtures over the modules
+`*_world` beside it. Must never live here: a helper that one file uses (it belongs there), or a few
+that go together (a `*_world`), or a peer or stream double (`trio_ws.testing` has them, users need
+them too).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
@@ -25,13 +26,15 @@ import trio
 import trio.testing
 import trustme
 
-from trio_ws import Limits, Server, WebSocket, serve_listeners
 from trio_ws.testing import RawPeer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+    from .server_world import Served
+
+TESTS = Path(__file__).parent
+EXAMPLES = TESTS.parent / "examples"
 NO_ENV: Mapping[str, str] = MappingProxyType({})
 
 # Wall-clock deadlines would make a property fail on a busy machine only.
@@ -45,6 +48,10 @@ def pytest_configure() -> None:
     what interrupts do here must not depend on it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # What they assert should be explained on failure, as if it stood in the test.
+    pytest.register_assert_rewrite(
+        *(f"{__package__}.{path.stem}" for path in TESTS.glob("*_world.py"))
+    )
 
 
 @pytest.fixture(scope="session")
@@ -168,67 +175,32 @@ def running() -> Callable[..., AbstractAsyncContextManager[Running]]:
     return run_example
 
 
-async def echo(ws: WebSocket) -> None:
-    async for message in ws:
-        await ws.send(message)
-
-
-class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
-    """Accepts what `put` and `connect` put in."""
-
-    def __init__(self) -> None:
-        self._send, self._receive = trio.open_memory_channel[Any](1000)
-        self.closed = False
-
-    def connect(self) -> trio.StapledStream[Any, Any]:
-        ours, theirs = trio.testing.memory_stream_pair()
-        self.put(theirs)
-        return ours
-
-    def put(self, stream: trio.abc.Stream) -> None:
-        self._send.send_nowait(stream)
-
-    async def accept(self) -> trio.abc.Stream:
-        return await self._receive.receive()  # type: ignore[no-any-return]
-
-    async def aclose(self) -> None:
-        self.closed = True
-        self._receive.close()
-        await trio.lowlevel.checkpoint()
-
-
-class Served:
-    """A server in memory, in the nursery of the test; and when `serve_listeners` returned.
-
-    Its clocks stand still: no pings, and a close that nobody answers is waited for.
-    """
-
-    def __init__(self, nursery: trio.Nursery) -> None:
-        self.nursery = nursery
-        self.listener = MemoryListener()
-        self.scope = trio.CancelScope()
-        self.returned_at: float | None = None
-        self.server: Server
-
-    async def start(self, handler: Any = echo, **options: Any) -> None:
-        options.setdefault("limits", Limits(close_timeout=1000, cancel_grace=0, ping_interval=None))
-
-        async def run(task_status: trio.TaskStatus[Server]) -> None:
-            with self.scope:
-                await serve_listeners(handler, [self.listener], task_status=task_status, **options)
-                self.returned_at = trio.current_time()
-
-        self.server = await self.nursery.start(run)
-
-    async def peers(self, count: int) -> list[RawPeer]:
-        found = []
-        for _ in range(count):
-            found.append(RawPeer(self.listener.connect()))
-            await found[-1].request()
-        return found
-
-
 @pytest.fixture
 def served(nursery: trio.Nursery) -> Served:
     """A server in memory; the test starts it."""
+    from .server_world import Served
+
     return Served(nursery)
+
+
+@pytest.fixture(params=["memory", "sockets", "tls"])
+def pair(
+    request: pytest.FixtureRequest,
+    server_ssl_context: ssl.SSLContext,
+    client_ssl_context: ssl.SSLContext,
+) -> Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]:
+    """How a server's stream and its client's are made; TLS shakes hands at the first byte."""
+    from .attendant_world import sockets
+
+    def tls() -> tuple[trio.abc.Stream, trio.abc.Stream]:
+        near, far = trio.testing.memory_stream_pair()
+        return (
+            trio.SSLStream(near, server_ssl_context, server_side=True, https_compatible=True),
+            trio.SSLStream(
+                far, client_ssl_context, server_hostname="localhost", https_compatible=True
+            ),
+        )
+
+    return {"memory": trio.testing.memory_stream_pair, "sockets": sockets, "tls": tls}[
+        request.param
+    ]

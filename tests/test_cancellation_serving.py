@@ -1,7 +1,8 @@
 """Cancelling handlers and whole connections, and many tasks on one connection.
 
 Lives here: the sweep over `serve_stream`, the grace, concurrent senders, waiters that are cancelled
-at random. Must never live here: accepting (see test_server), single calls (see test_cancellation).
+at random. Must never live here: accepting (see test_server_accepting), single calls (see
+test_cancellation).
 """
 
 from __future__ import annotations
