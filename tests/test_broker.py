@@ -1,7 +1,7 @@
 """`MemoryBroker`, and what every broker promises.
 
-Lives here: publish, subscribe, history, ids, tokens. Must never live here: rooms (test_rooms),
-Redis (tests/broker).
+Lives here: publish, subscribe, history, ids, tokens. Must never live here: rooms
+(test_rooms_broker), Redis (tests/broker).
 """
 
 from __future__ import annotations
