@@ -1,6 +1,7 @@
 """Close codes: which may be sent, which may be received, and how an end is told.
 
-Lives here: `_close` alone. Must never live here: frames (test_protocol), the closing handshake.
+Lives here: `_close` alone. Must never live here: frames (test_protocol_close), the closing
+handshake.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The inbox against a model of it: reassembly, streaming, skipping, and the count of its bytes.
 
-Lives here: `_inbox`, by sequences of pieces. Must never live here: frames (see test_protocol).
+Lives here: `_inbox`, by sequences of pieces. Must never live here: frames (see
+test_protocol_messages).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Limits: what is refused, and that the defaults are what the documentation says.
 
-Lives here: `_limits` alone. Must never live here: enforcement (test_protocol and others).
+Lives here: `_limits` alone. Must never live here: enforcement (test_protocol_limits
+and others).
 """
 
 from __future__ import annotations
