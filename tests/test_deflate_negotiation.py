@@ -1,7 +1,7 @@
 """How compression is agreed upon: RFC 7692 section 7.1, from both sides.
 
 Lives here: `_deflate`, header values in and agreements out. Must never live here: zlib at work
-(test_deflate), a handshake around it.
+(test_deflate_inbound, _outbound), a handshake around it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Compression on a server: who gets it, what goes over the wire, and cancellation beside it.
 
 Lives here: `compression=` and `send(..., compress=...)` through the front door. Must never live
-here: the rules of negotiation (test_deflate_negotiation) and of zlib's streams (test_deflate).
+here: the rules of negotiation (test_deflate_negotiation) and of zlib's streams
+(test_deflate_inbound, _outbound).
 """
 
 from __future__ import annotations
