@@ -1,8 +1,8 @@
 """Compiles the engine into the wheel where there is a C compiler, and does without where not.
 
 Lives here: one attempt, and what it means for the wheel's tag: a platform's if there is C inside,
-"py3-none-any" if not. Must never live here: what is compiled (src/trio_ws/_speedups.c), which
-engine is used (src/trio_ws/_engine.py).
+"py3-none-any" if not. Must never live here: what is compiled (src/engine), which engine is used
+(src/trio_ws/_engine.py).
 
 TRIO_WS_ENGINE forces either here, too: "wsproto" does not try, "compiled" makes a failure an error.
 """
@@ -21,16 +21,18 @@ from setuptools import Distribution, Extension
 
 VARIABLE = "TRIO_WS_ENGINE"
 PACKAGE = Path("src") / "trio_ws"
+SOURCES = Path("src") / "engine"
 
 
 def compile_engine(root: Path, folder: Path) -> Path:
     """Compile the engine; the module's file, somewhere in `folder`."""
+    windows = sys.platform == "win32"
     extension = Extension(
         "_speedups",
-        [str(root / PACKAGE / "_speedups.c")],
-        depends=[str(root / PACKAGE / "_frames.h")],
-        # The loop over a mask is worth vectors, which gcc's -O2 does not give.
-        extra_compile_args=[] if sys.platform == "win32" else ["-O3"],
+        sorted(map(str, (root / SOURCES).glob("*.c"))),
+        # The loop over a mask is worth vectors, which gcc's -O2 does not give; pthread_atfork.
+        extra_compile_args=["/std:c11"] if windows else ["-O3", "-pthread"],
+        extra_link_args=[] if windows else ["-pthread"],
     )
     distribution = Distribution({"name": "trio_ws", "ext_modules": [extension]})
     command: Any = distribution.get_command_obj("build_ext")

@@ -21,12 +21,13 @@ LIBRARIES = ("libasan.so", "libubsan.so")
 
 
 def build(package: Path) -> None:
-    """Compile the engine in `package`, so that the first fault ends the process."""
+    """Compile the engine into `package`, so that the first fault ends the process."""
+    sources = map(str, (ROOT / "src" / "engine").glob("*.c"))
     subprocess.run(
         [
             "gcc", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers",
             "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fPIC", "-shared",
-            f"-I{sysconfig.get_path('include')}", str(package / "_speedups.c"),
+            "-pthread", f"-I{sysconfig.get_path('include')}", *sources,
             "-o", str(package / f"_speedups{sysconfig.get_config_var('EXT_SUFFIX')}"),
         ],
         check=True,

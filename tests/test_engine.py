@@ -10,9 +10,11 @@ from __future__ import annotations
 import gc
 import os
 import random
+import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
 from typing import Any, TypeAlias
@@ -344,6 +346,77 @@ def test_what_is_missing_of_a_data_frame_is_known(client: bool, deflate: bool) -
     assert after(ping[50:]) == 0
     assert after(encode_frame(2, bytes(5001), masked=not client)[:100]) == 0
     assert engine.verdict == "message over 5000 bytes"
+
+
+# -- masking keys ----------------------------------------------------------------------------------
+
+
+def keys(count: int) -> list[bytes]:
+    """The keys of so many frames of two clients in turns."""
+    clients = [make(Compiled, client=True, limits=LIMITS[0], deflate=False) for _ in range(2)]
+    frames = [clients[turn % 2].encode(b"", True) for turn in range(count)]
+    assert {frame[:2] for frame in frames} == {b"\x82\x80"}
+    return [frame[2:] for frame in frames]
+
+
+def assert_never_twice(drawn: list[bytes]) -> None:
+    """Chance may give two alike now and then, a fault gives many."""
+    assert len(set(drawn)) > len(drawn) - 3
+
+
+@compiled_only
+def test_no_masking_key_is_used_twice() -> None:
+    """RFC 6455 section 5.3: "a fresh masking key [...] derived from a strong source of entropy"."""
+    assert_never_twice(keys(3000))
+
+
+@compiled_only
+def test_threads_do_not_share_masking_keys() -> None:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            drawn = list(pool.map(keys, [2000] * 4))
+    finally:
+        sys.setswitchinterval(before)
+    assert_never_twice([key for each in drawn for key in each])
+
+
+FORKING = """
+import os
+from trio_ws._speedups import Engine
+
+def keys(count):
+    client = Engine(
+        client=True, extensions=[], trailing_data=b"", max_message=9, max_fragments=None
+    )
+    return b"".join(client.encode(b"", True)[2:] for _ in range(count))
+
+keys(1)  # many were drawn for it, and are there when the process forks
+reading, writing = os.pipe()
+child = os.fork()
+if child == 0:
+    grandchild = os.fork()
+    os.write(writing, keys(50))
+    if grandchild:
+        os.waitpid(grandchild, 0)
+    os._exit(0)
+os.waitpid(child, 0)
+os.close(writing)
+with open(reading, "rb") as others:
+    print((keys(50) + others.read()).hex())
+"""
+
+
+@compiled_only
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes do not fork here")
+def test_processes_do_not_share_masking_keys() -> None:
+    """Parent, child and grandchild: each draws its own."""
+    # In a process of its own: in this one there may be threads, which a fork would warn of.
+    done = subprocess.run([sys.executable, "-c", FORKING], check=True, capture_output=True)
+    drawn = bytes.fromhex(done.stdout.decode())
+    assert len(drawn) == 3 * 50 * 4
+    assert_never_twice([drawn[place : place + 4] for place in range(0, len(drawn), 4)])
 
 
 # -- what only C can get wrong ---------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Which engine turns bytes into frames and back: wsproto, or `_speedups`, the same compiled.
 
 Lives here: the choice, the only one; what both are seen as. Must never live here: what an engine
-does (wsproto, `_guard`, `_speedups.c`), what is made of its events (`_protocol`).
+does (wsproto, `_guard`, src/engine), what is made of its events (`_protocol`).
 
 wsproto is the reference. The compiled engine gives the same events for the same bytes in the same
 pieces and is used where it has been compiled. The environment variable TRIO_WS_ENGINE forces

@@ -1,4 +1,4 @@
-# The compiled engine as `_engine` sees it; the law is in `_speedups.c`.
+# The compiled engine as `_engine` sees it; the law is in src/engine/engine.h.
 
 from collections.abc import Iterator, Sequence
 from typing import Self, final
