@@ -41,7 +41,8 @@ __all__ = ["Presence", "Room", "RoomStats"]
 log = logging.getLogger("trio_ws.rooms")
 
 RETRY = 1.0
-"""Seconds between two tries to subscribe, where a broker's subscription ended by itself."""
+"""Seconds between two tries to subscribe, where a broker's subscription ended by itself; and until
+somebody who waits for a message that was there looks whether it still is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -421,7 +422,7 @@ class Room:
         return message if self._wrap is None else self._wrap(text, message)
 
     async def _catch_up(self, ws: WebSocket, last: Id) -> Id:
-        """Send what came behind `last`, until it is level with the pump or ahead.
+        """Send what came behind `last` and is kept, until it is level with the pump or ahead.
 
         Returns:
             The id of the last message sent.
@@ -429,9 +430,17 @@ class Room:
         broker = self._entered()
         assert self._position is not None
         while last < self._position:
+            newest = await broker.history(self._name, 1)
+            if not newest or read_id_untrusted(newest[-1][0]) <= last:
+                break  # a record may expire while its room is open
             async with broker.subscribe(self._name, after="{}-{}".format(*last)) as missed:
                 while last < self._position:
-                    text, message = await missed.receive()
+                    record = None
+                    with trio.move_on_after(RETRY):
+                        record = await missed.receive()
+                    if record is None:
+                        break
+                    text, message = record
                     await ws.send(self._wrapped(text, message))
                     last = read_id_untrusted(text)
         return last

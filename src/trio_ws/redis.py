@@ -58,13 +58,18 @@ TOKEN_LIFETIME = 600
 """Seconds in which publishing again with the same token is recognised."""
 
 # One step for Redis, also for its append-only file: a message that was written is known by its
-# token, and its bell is rung.
+# token, its record lives on, and its bell is rung.
 _PUBLISH = """
 if ARGV[1] ~= '' then
   local known = redis.call('GET', KEYS[2])
   if known then return known end
 end
 local id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], '*', ARGV[3], ARGV[4])
+if ARGV[8] ~= '' then
+  redis.call('PEXPIRE', KEYS[1], ARGV[8])
+else
+  redis.call('PERSIST', KEYS[1])
+end
 if ARGV[1] ~= '' then redis.call('SET', KEYS[2], id, 'EX', ARGV[5]) end
 redis.call('PUBLISH', ARGV[6], ARGV[7])
 return id
@@ -82,26 +87,46 @@ class RedisBroker(Broker):
     Redis is away, `publish` and `history` raise `BrokerError` at once; subscriptions wait and go on
     behind the last message they have delivered. What was acknowledged by `publish` survives a crash
     of Redis as far as its append-only file does (``appendonly yes``).
+
+    A room's record expires when nothing was published to the room for `expire` seconds; ids go on
+    growing. To who comes back later it looks as if the room had been trimmed: the message they saw
+    last is not kept any more, and what is kept may not be all that they missed.
     """
 
     def __init__(
-        self, url: str, *, prefix: str = "trio_ws", keep: int = 10_000, timeout: float = 2.0
+        self,
+        url: str,
+        *,
+        prefix: str = "trio_ws",
+        keep: int = 10_000,
+        expire: float | None = 7 * 24 * 3600,
+        timeout: float = 2.0,
     ) -> None:
         """
         Args:
             url: ``redis://``, ``rediss://`` (TLS) or ``unix://``, as coredis has it.
             prefix: of all keys and of the channel; brokers share rooms by having the same one.
             keep: messages kept of each room, about: Redis trims in blocks.
+            expire: seconds that a room's messages are kept from its last one on; None for ever. A
+                week: often anybody can think of a room, and nobody ever tidies up.
             timeout: seconds Redis may take to answer before it counts as away.
+
+        Raises:
+            ValueError: the URL is none of a Redis, `keep` is less than 1, or `expire` less than a
+                second.
         """
         if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
             raise ValueError("not the URL of a Redis: redis://, rediss:// or unix://")
         if keep < 1:
             raise ValueError("keep at least one message: it is what subscribers read")
+        # Ids are Redis' clock: one that is put right by less than this does not turn them back.
+        if expire is not None and not 1 <= expire < math.inf:
+            raise ValueError("a record expires after a second or more, or never (None)")
         self._url = url
         self._prefix = prefix
         self._bell = f"{prefix}:bell"
         self._keep = keep
+        self._expire: str | int = "" if expire is None else round(expire * 1000)
         self._timeout = timeout
         self._readings: dict[str, set[_Reading]] = {}
         self._client: coredis.Redis[bytes] | None = None
@@ -168,6 +193,7 @@ class RedisBroker(Broker):
             TOKEN_LIFETIME,
             self._bell,
             room,
+            self._expire,
         ]
 
         async def write(client: coredis.Redis[bytes]) -> object:
