@@ -34,11 +34,12 @@ class MessageWriter:
         size: bytes of payload queued so far.
     """
 
-    __slots__ = ("_connection", "_text", "over", "size", "started")
+    __slots__ = ("_compress", "_connection", "_text", "over", "size", "started")
 
-    def __init__(self, connection: Connection, kind: Kind) -> None:
+    def __init__(self, connection: Connection, kind: Kind, compress: bool | None) -> None:
         self._connection = connection
         self._text = kind == "text"
+        self._compress = compress
         self.started = False
         self.over = False
         self.size = 0
@@ -76,7 +77,8 @@ class MessageWriter:
         await connection.clear_to_send(writer.full_for_pieces)
         if self.over:  # a piece now would be the beginning of another message
             raise trio.ClosedResourceError("the block of this message has been left")
-        writer.outbox.append(connection.protocol.encode(chunk, final=final))
+        frame = connection.protocol.encode(chunk, final=final, compress=self._compress)
+        writer.outbox.append(frame)
         self.started = True
         self.size += payload_size(chunk)
         writer.write_out()
@@ -90,7 +92,11 @@ class Writing:
     __slots__ = ("_connection", "_kind", "_out", "_report")
 
     def __init__(
-        self, connection: Connection, kind: Kind, report: Callable[[int, Kind], None] | None
+        self,
+        connection: Connection,
+        kind: Kind,
+        compress: bool | None,
+        report: Callable[[int, Kind], None] | None,
     ) -> None:
         """
         Args:
@@ -101,7 +107,7 @@ class Writing:
         self._connection = connection
         self._kind: Kind = kind
         self._report = report
-        self._out = MessageWriter(connection, kind)
+        self._out = MessageWriter(connection, kind, compress)
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> MessageWriter:

@@ -209,7 +209,9 @@ class WebSocket(trio.abc.Channel[str | bytes]):
             if reader.waiters:
                 reader.hand_over()
 
-    def message_writer(self, kind: Kind) -> AbstractAsyncContextManager[MessageWriter]:
+    def message_writer(
+        self, kind: Kind, *, compress: bool | None = None
+    ) -> AbstractAsyncContextManager[MessageWriter]:
         """Write one message in fragments, of any size, in constant memory::
 
             async with ws.message_writer("binary") as out:
@@ -221,6 +223,8 @@ class WebSocket(trio.abc.Channel[str | bytes]):
 
         Args:
             kind: "text", of ``str``, or "binary", of bytes-like chunks.
+            compress: whether to compress this message (RFC 7692), if compression was agreed upon.
+                None does: how large it will be is not known.
 
         Raises:
             ValueError: `kind` is neither "text" nor "binary".
@@ -231,7 +235,7 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         """
         watchers = self._watchers
         report = None if watchers is None else partial(watchers.streamed_out, self)
-        return Writing(self._connection, kind, report)
+        return Writing(self._connection, kind, compress, report)
 
     def message_reader(self) -> AbstractAsyncContextManager[MessageReader]:
         """Read one message piece by piece, in constant memory::
