@@ -1,8 +1,9 @@
-"""The load: a closed loop over plain sockets that sends prebuilt frames and checks every byte.
+"""The load of small messages: a closed loop that sends prebuilt frames and checks every byte.
 
-Lives here: the client's side of the handshake, the epoll loop, what it counted.
-Must never live here: a WebSocket library or an event loop of one (the load has to be faster than
-every server, so it knows nothing but the bytes it waits for), statistics, processes.
+Lives here: the epoll loop over connections that somebody opened, what it counted, and what it
+shares with the load of large ones (`bulk`). Must never live here: a WebSocket library or an event
+loop of one (the load has to be faster than every server, so it knows nothing but the bytes it waits
+for), statistics, processes.
 
 A connection has `in_flight` messages under way: for every n replies that one read brings, n new
 messages leave in one write. In between stands one comparison with the bytes that must come, so a
@@ -11,100 +12,55 @@ server that loses, mixes up or alters a message fails instead of winning.
 
 from __future__ import annotations
 
-import base64
-import gc
-import os
+import re
 import select
-import socket
 import time
 from collections import deque
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
-from benchmarks.frames import Exchange, close_frame
+from benchmarks.connections import PATIENCE, LoadError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    import socket
+
+    from benchmarks.frames import Exchange
 
 MAX_STEP: Final = 64 * 1024
 """Bytes one connection may have under way: what a fresh socket buffer surely takes at once."""
-SOCKET_TIMEOUT: Final = 5.0
+SIZE: Final = 32
+"""Bytes of a message where a case does not say."""
 
-
-class LoadError(Exception):
-    """The server did not do what an echo server does; the measurement is void."""
+_CASE: Final = re.compile(r"(?:(\d+) ([KM])iB )?([1-9]\d*)x([1-9]\d*)", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """How the load is spread: `connections`, each with `in_flight` messages under way."""
+    """How the load is spread: `connections`, each with `in_flight` messages of `size` under way."""
 
     connections: int
     in_flight: int
+    size: int = SIZE
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read "16x16": connections, then messages in flight on each.
+        """Read "16x16", or "16 KiB 16x4": connections, then messages in flight on each.
 
         Raises:
             ValueError: it is not of that form.
         """
-        connections, separator, in_flight = text.partition("x")
-        if not (separator and connections.isdecimal() and in_flight.isdecimal()):
-            raise ValueError(f"a case is CONNECTIONSxIN_FLIGHT, such as 100x1, not {text!r}")
-        case = cls(connections=int(connections), in_flight=int(in_flight))
-        if not (case.connections and case.in_flight):
-            raise ValueError(f"a case needs at least 1x1, not {text!r}")
-        return case
-
-    def __str__(self) -> str:
-        return f"{self.connections}x{self.in_flight}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Window:
-    """What happened in the measured window.
-
-    Attributes:
-        messages: replies that came back whole.
-        seconds: how long the window really was.
-        server_cpu, load_cpu: CPU seconds the two processes used in it.
-        latencies: pairs (seconds from the write that sent a message to the read that completed
-            its reply, how many messages shared both).
-    """
-
-    messages: int
-    seconds: float
-    server_cpu: float
-    load_cpu: float
-    latencies: list[tuple[float, int]]
-
-
-def open_connection(port: int) -> socket.socket:
-    """Connect to 127.0.0.1 and upgrade; the socket comes back non-blocking.
-
-    Raises:
-        LoadError: the server did not switch protocols, or sent something right after.
-    """
-    connection = socket.create_connection(("127.0.0.1", port), timeout=SOCKET_TIMEOUT)
-    try:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.sendall(
-            b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n\r\n"
-            % (port, base64.b64encode(os.urandom(16)))
+        match = _CASE.fullmatch(text)
+        if match is None:
+            raise ValueError(
+                "a case is CONNECTIONSxIN_FLIGHT, such as 100x1, or with the size of a message "
+                f"before it, such as 16 KiB 16x4, not {text!r}"
+            )
+        size, unit, connections, in_flight = match.groups()
+        return cls(
+            connections=int(connections),
+            in_flight=int(in_flight),
+            size=int(size) << {"K": 10, "M": 20}[unit] if size else SIZE,
         )
-        head = b""
-        while b"\r\n\r\n" not in head and (data := connection.recv(4096)):
-            head += data
-        if not head.startswith(b"HTTP/1.1 101 ") or not head.endswith(b"\r\n\r\n"):
-            raise LoadError(f"the handshake was answered with {head[:200]!r}")
-        connection.setblocking(False)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 class _Peer:
@@ -121,12 +77,14 @@ class _Peer:
 
 
 class Load:
-    """Open connections that echo; made and ended by `connected`."""
+    """The driver of `connections`, which are its own until it is closed, and open afterwards."""
 
-    def __init__(self, connections: list[socket.socket], exchange: Exchange, case: Case) -> None:
+    def __init__(
+        self, connections: list[socket.socket], exchange: Exchange, in_flight: int
+    ) -> None:
         self._size = len(exchange.reply)
-        self._requests = [exchange.request * n for n in range(case.in_flight + 1)]
-        self._replies = exchange.reply * (case.in_flight + 1)
+        self._requests = [exchange.request * n for n in range(in_flight + 1)]
+        self._replies = exchange.reply * (in_flight + 1)
         self._epoll = select.epoll()
         self._peers = {connection.fileno(): _Peer(connection) for connection in connections}
         for descriptor in self._peers:
@@ -143,6 +101,9 @@ class Load:
 
     def drive(self, seconds: float, latencies: list[tuple[float, int]]) -> int:
         """Keep the messages going round for `seconds`; returns how many came back.
+
+        For each read that completed any, `latencies` gets pairs (seconds from the write that sent
+        a message to the read that completed its reply, how many messages shared both).
 
         Raises:
             LoadError: a reply was not what was sent, or a connection ended.
@@ -166,24 +127,28 @@ class Load:
                 count, peer.offset = divmod(peer.offset + len(data), size)
                 if count:
                     messages += count
-                    _settle(peer.sent, count, now, latencies)
+                    settle(peer.sent, count, now, latencies)
                     self._send(peer, count, now)
         return messages
 
     def finish(self) -> None:
-        """Let what is under way come back, nothing new leaves: no server closes with work left.
+        """Let what is under way come back, nothing new leaves.
 
         Raises:
-            LoadError: it did not come back within `SOCKET_TIMEOUT` seconds.
+            LoadError: it did not come back within `PATIENCE` seconds, or not as it was sent.
         """
         for peer in self._peers.values():
-            missing = sum(count for _, count in peer.sent) * self._size - peer.offset
-            peer.connection.settimeout(SOCKET_TIMEOUT)
-            try:
-                while missing > 0 and (data := peer.recv(missing)):
-                    missing -= len(data)
-            except OSError as exc:
-                raise LoadError(f"{missing} bytes never came back") from exc
+            peer.connection.settimeout(PATIENCE)
+            while peer.sent:
+                try:
+                    data = peer.recv(len(self._replies))
+                except OSError as exc:
+                    raise LoadError("what was under way never came back") from exc
+                if not data or not self._replies.startswith(data, peer.offset):
+                    raise LoadError(f"not the reply: {data[:80]!r} (offset {peer.offset})")
+                count, peer.offset = divmod(peer.offset + len(data), self._size)
+                settle(peer.sent, count, time.perf_counter(), [])
+            peer.connection.setblocking(False)
 
     def _send(self, peer: _Peer, count: int, now: float) -> None:
         request = self._requests[count]
@@ -192,10 +157,14 @@ class Load:
         peer.sent.append((now, count))
 
 
-def _settle(
+def settle(
     sent: deque[tuple[float, int]], count: int, now: float, latencies: list[tuple[float, int]]
 ) -> None:
-    """Match `count` replies with the oldest writes."""
+    """Match `count` replies with the oldest writes.
+
+    Raises:
+        LoadError: there are not that many.
+    """
     while count:
         if not sent:
             raise LoadError("more replies than messages")
@@ -207,76 +176,3 @@ def _settle(
             waiting = count
         latencies.append((now - sent_at, waiting))
         count -= waiting
-
-
-@contextmanager
-def connected(port: int, case: Case, exchange: Exchange) -> Iterator[Load]:
-    """Open the connections of `case`; at the end say Close, and wait for each to end (bounded)."""
-    if len(exchange.request) * case.in_flight > MAX_STEP:
-        raise ValueError(f"{case}: over {MAX_STEP} bytes under way on one connection")
-    connections: list[socket.socket] = []
-    try:
-        connections.extend(open_connection(port) for _ in range(case.connections))
-        with closing(Load(connections, exchange, case)) as load:
-            yield load
-            load.finish()
-        part(connections)
-    finally:
-        for connection in connections:
-            connection.close()
-
-
-def part(connections: list[socket.socket]) -> None:
-    """Close politely. A server that lingers is left behind: what it does now is not measured."""
-    goodbye = close_frame()
-    end = time.monotonic() + SOCKET_TIMEOUT
-    for connection in connections:
-        try:
-            connection.sendall(goodbye)
-            connection.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
-    for connection in connections:
-        try:
-            while time.monotonic() < end and connection.recv(65536):
-                pass
-        except OSError:
-            pass
-
-
-def measure(
-    port: int,
-    case: Case,
-    exchange: Exchange,
-    *,
-    warm_up: float,
-    seconds: float,
-    server_cpu: Callable[[], float],
-) -> Window:
-    """Warm up, then count for `seconds`. Nothing of before or after is in the `Window`.
-
-    Raises:
-        LoadError: see `Load.drive`; also if no message at all came back.
-        OSError: no connection to the server.
-    """
-    latencies: list[tuple[float, int]] = []
-    with connected(port, case, exchange) as load:
-        load.start()
-        load.drive(warm_up, [])
-        gc.collect()
-        gc.disable()  # the list of latencies grows: a collection would show up as latency
-        try:
-            cpu, own_cpu, start = server_cpu(), time.process_time(), time.perf_counter()
-            messages = load.drive(seconds, latencies)
-            end, own_end, cpu_end = time.perf_counter(), time.process_time(), server_cpu()
-        finally:
-            gc.enable()
-    if not messages:
-        raise LoadError(f"no reply within {seconds} seconds")
-    return Window(
-        messages=messages,
-        seconds=end - start,
-        server_cpu=cpu_end - cpu,
-        load_cpu=own_end - own_cpu,
-        latencies=latencies,
-    )

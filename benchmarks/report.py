@@ -1,8 +1,8 @@
 """Statistics and tables: measurements in, text out.
 
-Lives here: percentiles, medians, paired ratios, the table, the JSON document.
-Must never live here: a clock, a socket, a process, a verdict. A benchmark reports; whether a
-number is good enough is decided by who reads it.
+Lives here: percentiles, medians, paired ratios, the tables. Must never live here: a clock, a
+socket, a process, a verdict. A benchmark reports; whether a number is good enough is decided by who
+reads it.
 
 Theory of the ratios. The machine's speed drifts (other tenants, frequency, temperature) far more
 slowly than one repeat takes. So a ratio is taken *inside* each repeat, between neighbours in time,
@@ -12,36 +12,29 @@ medians would throw that pairing away.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-Quantity: TypeAlias = "Callable[[Measurement], float]"
+OURS: Final = "trio_ws"
+"""The server all others are compared with."""
+
+_LOAD_BOUND: Final = 0.95
+"""A load that was on its CPU for more than this part of the window may have been the limit."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measurement:
-    """One server in one case in one repeat.
+    """One server in one case in one repeat; `values` by the names of the quantities."""
 
-    Attributes:
-        rate: messages per second.
-        cpu: microseconds of the server's CPU time, user and system, per message.
-        p50, p99: microseconds from sending a message to having its whole reply.
-        server_load, load_load: part of the window the process was on a CPU, 0 to 1.
-    """
-
-    server: str
+    suite: str
     case: str
+    server: str
     repeat: int
-    rate: float
-    cpu: float
-    p50: float
-    p99: float
-    server_load: float
-    load_load: float
+    values: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,16 +51,8 @@ class Spread:
         ordered = sorted(values)
         return cls(median=median(ordered), low=ordered[0], high=ordered[-1])
 
-
-QUANTITIES: Final[dict[str, Quantity]] = {
-    "CPU/message": lambda m: m.cpu,
-    "messages/s": lambda m: m.rate,
-    "p50": lambda m: m.p50,
-}
-"""What ratios are taken of. All but the rate are better when smaller."""
-
-_LOAD_BOUND: Final = 0.95
-"""A load that was on its CPU for more than this part of the window may have been the limit."""
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.low:.2f}-{self.high:.2f})"
 
 
 def percentile(latencies: Sequence[tuple[float, int]], part: float) -> float:
@@ -82,140 +67,129 @@ def percentile(latencies: Sequence[tuple[float, int]], part: float) -> float:
     raise ValueError("a percentile of nothing")
 
 
+def larger_is_better(quantity: str) -> bool:
+    """A rate is better when larger; time and memory when smaller."""
+    return quantity.endswith("/s")
+
+
 class Results:
     """All measurements of a run, and what is asked of them.
 
-    `reference` is the ceiling (the raw echo), `libraries` those of which the better one is
-    compared with. Either may be missing from the measurements; then its column is.
+    `libraries` are those of which the better one gets a column of its own in `summary`.
     """
 
-    def __init__(
-        self,
-        measurements: Sequence[Measurement],
-        *,
-        reference: str = "raw",
-        libraries: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, measurements: Iterable[Measurement], *, libraries: Iterable[str]) -> None:
         self._measurements = tuple(measurements)
-        self._reference = reference
         self._libraries = tuple(libraries)
 
-    def _runs(self, case: str, server: str) -> list[Measurement]:
-        return [m for m in self._measurements if (m.case, m.server) == (case, server)]
-
-    def cases(self) -> list[str]:
-        """The cases, in the order measured."""
-        return list(dict.fromkeys(m.case for m in self._measurements))
-
-    def servers(self, case: str) -> list[str]:
-        """The servers of the case, in the order measured in the first repeat."""
-        return list(dict.fromkeys(m.server for m in self._measurements if m.case == case))
-
-    def spread(self, case: str, server: str, quantity: Quantity) -> Spread:
-        """Median, smallest and largest over the repeats."""
-        return Spread.of(quantity(m) for m in self._runs(case, server))
-
-    def better_library(self, case: str, name: str) -> str | None:
-        """The library with the better median of the quantity `name`; None without libraries."""
-        quantity = QUANTITIES[name]
-        sign = -1 if name == "messages/s" else 1
-        present = [server for server in self._libraries if self._runs(case, server)]
-        return min(
-            present, key=lambda s: sign * self.spread(case, s, quantity).median, default=None
-        )
-
-    def ratio(self, case: str, server: str, base: str | None, quantity: Quantity) -> Spread | None:
-        """`server` / `base`, paired by repeat; None if no repeat has both."""
-        bases = {m.repeat: quantity(m) for m in self._runs(case, base)} if base else {}
-        pairs = [
-            quantity(m) / bases[m.repeat] for m in self._runs(case, server) if bases.get(m.repeat)
-        ]
-        return Spread.of(pairs) if pairs else None
-
-    def tables(self) -> str:
-        """Two Markdown tables per case: what was measured, and the ratios."""
-        parts: list[str] = []
-        for case in self.cases():
-            connections, _, in_flight = case.partition("x")
-            parts += [
-                f"## {case}: {connections} connection(s), {in_flight} message(s) in flight on each",
-                self._values(case),
-                self._ratios(case),
-            ]
-        return "\n\n".join(part for part in parts if part)
-
-    def _values(self, case: str) -> str:
-        header = "server|messages/s|CPU us/message|(min-max)|p50 us|p99 us|server CPU|load CPU"
-        rows = [header.split("|")]
-        bound = False
-        for server in self.servers(case):
-            cpu = self.spread(case, server, lambda m: m.cpu)
-            busy = self.spread(case, server, lambda m: m.load_load).median
-            mark = "*" if busy > _LOAD_BOUND else ""
-            bound = bound or bool(mark)
-            rows.append(
-                [
-                    server,
-                    f"{self.spread(case, server, lambda m: m.rate).median:,.0f}{mark}",
-                    f"{cpu.median:.1f}",
-                    f"({cpu.low:.1f}-{cpu.high:.1f})",
-                    f"{self.spread(case, server, lambda m: m.p50).median:,.0f}",
-                    f"{self.spread(case, server, lambda m: m.p99).median:,.0f}",
-                    f"{self.spread(case, server, lambda m: m.server_load).median:.0%}",
-                    f"{busy:.0%}",
-                ]
-            )
-        note = "\n\n\\* the load was the limit here: the server could do more." if bound else ""
-        return render(rows) + note
-
-    def _ratios(self, case: str) -> str:
-        servers = [s for s in self.servers(case) if s != self._reference]
-        has_reference = bool(self._runs(case, self._reference))
-        header = ["ratio (min-max)"]
-        columns: list[tuple[str | None, Quantity]] = []
-        for name, quantity in QUANTITIES.items():
-            better = self.better_library(case, name)
-            for base in [self._reference if has_reference else None, better]:
-                if base is not None:
-                    header.append(f"{name} / {base}")
-                    columns.append((base, quantity))
-        if not columns or not servers:
-            return ""
-        rows = [header]
-        for server in servers:
-            cells = [self.ratio(case, server, base, quantity) for base, quantity in columns]
-            rows.append([server, *(_ratio_text(cell) for cell in cells)])
-        return render(rows)
-
-    def document(self, about: dict[str, Any]) -> dict[str, Any]:
-        """Everything for a machine to read: `about`, each measurement, each summary."""
-        summaries = [
-            {
-                "case": case,
-                "server": server,
-                "quantity": name,
-                **asdict(self.spread(case, server, quantity)),
-                "bases": {
-                    base: asdict(ratio)
-                    for base in [self._reference, self.better_library(case, name)]
-                    if base and (ratio := self.ratio(case, server, base, quantity))
-                },
-            }
-            for case in self.cases()
-            for server in self.servers(case)
-            for name, quantity in QUANTITIES.items()
-        ]
+    def _of(self, suite: str, case: str, server: str, quantity: str) -> dict[int, float]:
+        """The values by repeat."""
         return {
-            "about": about,
-            "summaries": summaries,
-            "measurements": [asdict(m) for m in self._measurements],
+            m.repeat: m.values[quantity]
+            for m in self._measurements
+            if (m.suite, m.case, m.server) == (suite, case, server) and quantity in m.values
         }
 
+    def _servers(self, suite: str, case: str) -> list[str]:
+        return list(
+            dict.fromkeys(
+                m.server
+                for m in sorted(self._measurements, key=lambda m: m.repeat)
+                if (m.suite, m.case) == (suite, case)
+            )
+        )
 
-def _ratio_text(spread: Spread | None) -> str:
+    def spread(self, suite: str, case: str, server: str, quantity: str) -> Spread | None:
+        """The repeats of one quantity; None if it was not measured."""
+        values = self._of(suite, case, server, quantity)
+        return Spread.of(values.values()) if values else None
+
+    def advantage(self, suite: str, case: str, peer: str, quantity: str) -> Spread | None:
+        """How many times better `OURS` is than `peer`, paired by repeat; None without a pair."""
+        ours = self._of(suite, case, OURS, quantity)
+        theirs = self._of(suite, case, peer, quantity)
+        pairs = [(ours[repeat], theirs[repeat]) for repeat in ours.keys() & theirs.keys()]
+        if not larger_is_better(quantity):
+            pairs = [(b, a) for a, b in pairs]
+        return Spread.of(a / b for a, b in pairs) if pairs and all(b for _, b in pairs) else None
+
+    def better_library(self, suite: str, case: str, quantity: str) -> str | None:
+        """Of `libraries` the one with the better median; None if none was measured."""
+        sign = -1 if larger_is_better(quantity) else 1
+        ranked = [
+            (sign * spread.median, name)
+            for name in self._libraries
+            if (spread := self.spread(suite, case, name, quantity))
+        ]
+        return min(ranked)[1] if ranked else None
+
+    def table(self, suite: str, case: str, quantities: Sequence[str]) -> str:
+        """What was measured in one case, and the first two quantities against `OURS`."""
+        servers = self._servers(suite, case)
+        present = [q for q in quantities if any(self._of(suite, case, s, q) for s in servers)]
+        compared = [q for q in present if q in quantities[:2] or q == "bytes/connection"]
+        if servers == [OURS] or OURS not in servers:
+            compared = []
+        header = ["server"]
+        for quantity in present:
+            header += [quantity, "(min-max)"] if quantity in compared else [quantity]
+        rows = [header + [f"{_plain(quantity)}: x {OURS}" for quantity in compared]]
+        for server in servers:
+            rows.append([server])
+            for quantity in present:
+                spread = self.spread(suite, case, server, quantity)
+                rows[-1] += _cells(spread, quantity, with_range=quantity in compared)
+            for quantity in compared:
+                ratio = self.advantage(suite, case, server, quantity)
+                rows[-1].append(str(ratio) if ratio and server != OURS else "")
+        return render(rows) + self._note(suite, case, servers)
+
+    def _note(self, suite: str, case: str, servers: Sequence[str]) -> str:
+        busy = [
+            server
+            for server in servers
+            if (spread := self.spread(suite, case, server, "load CPU"))
+            and spread.median > _LOAD_BOUND
+        ]
+        if not busy:
+            return ""
+        return f"\n\nThe load was the limit for {', '.join(busy)}: the server could do more."
+
+    def summary(self, lines: Sequence[tuple[str, str, str]], peers: Sequence[str]) -> str:
+        """How many times better `OURS` is than each peer, for each (suite, case, quantity)."""
+        columns = [peer for peer in peers if peer not in self._libraries]
+        rows = [["case", "quantity", "better trio library", *columns]]
+        for suite, case, quantity in lines:
+            best = self.better_library(suite, case, quantity)
+            ratios = [
+                self.advantage(suite, case, peer, quantity) if peer else None
+                for peer in (best, *columns)
+            ]
+            if any(ratios):
+                cells = [str(ratio) if ratio else "-" for ratio in ratios]
+                rows.append([f"{suite} {case}", quantity, *cells])
+        return render(rows) if len(rows) > 1 else ""
+
+
+def _plain(quantity: str) -> str:
+    return "CPU" if quantity.startswith("CPU") else quantity
+
+
+def _cells(spread: Spread | None, quantity: str, *, with_range: bool) -> list[str]:
     if spread is None:
-        return "-"
-    return f"{spread.median:.2f} ({spread.low:.2f}-{spread.high:.2f})"
+        return ["-"] * (1 + with_range)
+    numbers = [_number(value, quantity) for value in (spread.median, spread.low, spread.high)]
+    return [numbers[0], f"({numbers[1]}-{numbers[2]})"] if with_range else numbers[:1]
+
+
+def _number(value: float, quantity: str) -> str:
+    if quantity in {"server CPU", "load CPU"}:
+        return f"{value:.0%}"
+    if quantity.startswith("CPU us"):
+        return (
+            f"{value:,.0f}" if value >= 1000 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+        )
+    return f"{value:,.0f}"
 
 
 def render(rows: Sequence[Sequence[str]]) -> str:
