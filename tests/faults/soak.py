@@ -2,7 +2,8 @@
 
     python tests/faults/soak.py [--minutes 30] [--clients 100] [--pause 0.05] [--write]
 
-Run by hand; `--write` puts the result into docs/soak.md. Lives here: what the clients do, and the
+Run by hand; `--write` puts the result into docs/soak.md. Half of the clients compress what they say
+and are answered likewise (RFC 7692), in several ways. Lives here: what the clients do, and the
 verdict: no complaint of the server's, memory that stays flat after the first quarter, tasks and
 descriptors back to where they were. Must never live here: another server than `server.py`.
 """
@@ -18,6 +19,7 @@ import statistics
 import struct
 import sys
 import time
+import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +27,16 @@ from pathlib import Path
 import trio
 from faults_world import MIB, Watched, raise_descriptor_limit, server, wait_until
 
-from trio_ws.testing import BINARY, CONTINUATION, TEXT, RawPeer, encode_frame, upgrade_head
+from trio_ws.testing import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    TEXT,
+    Frame,
+    RawPeer,
+    encode_frame,
+    upgrade_head,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "soak.md"
 RESET = struct.pack("ii", 1, 0)
@@ -33,27 +44,109 @@ GROWTH = 16 * MIB
 """What the last quarter's peak may be above the second's."""
 
 
+RSV1 = 4
+TAIL = b"\x00\x00\xff\xff"
+WORDS = (
+    b"compression thrives where people say the same things again and again, and so do we; ".split()
+)
+
+_squeeze = zlib.compressobj(9, zlib.DEFLATED, -9)
+BOMB = _squeeze.compress(bytes(20 * MIB)) + _squeeze.flush(zlib.Z_SYNC_FLUSH)
+"""Twenty times what a message may have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """How a client compresses, and what it asks of the server."""
+
+    text: bytes
+    bits: int = 15
+    alone: bool = False
+    """Each message by itself, both ways."""
+
+
+OFFERS = (
+    Offer(text=b"permessage-deflate"),
+    Offer(text=b"permessage-deflate; client_max_window_bits", bits=12),
+    Offer(text=b"permessage-deflate; server_max_window_bits=9; client_max_window_bits=9", bits=9),
+    Offer(
+        text=b"permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+        alone=True,
+    ),
+)
+
+
 @dataclass(kw_only=True)
 class Tally:
     done: Counter[str] = field(default_factory=Counter)
+    compressing: int = 0
     latencies: list[float] = field(default_factory=list)
     rss: list[int] = field(default_factory=list)
 
 
-async def echoes(peer: RawPeer, tally: Tally, pause: float) -> None:
-    """Some messages of all sizes, whole and in fragments; each must come back as it was."""
-    for _ in range(random.randrange(1, 20)):
-        size = random.choice([0, 1, 125, 126, 1000, 65536, 200_000])
-        began = trio.current_time()
-        if size and random.random() < 0.3:
-            data = os.urandom(size)
-            await peer.send_raw(encode_frame(BINARY, data[: size // 2], fin=False, masked=True))
-            await peer.send_raw(encode_frame(CONTINUATION, data[size // 2 :], masked=True))
-            assert await peer.receive_message() == data
+class Talker:
+    """A client's messages, compressed if there is an `offer`, whole or in two frames."""
+
+    def __init__(self, peer: RawPeer, offer: Offer | None) -> None:
+        self._peer = peer
+        self._offer = offer
+        self._renew()
+
+    def _renew(self) -> None:
+        bits = 15 if self._offer is None else self._offer.bits
+        self._compressor = zlib.compressobj(1, zlib.DEFLATED, -bits, 4)
+        self._inflater = zlib.decompressobj(-15)
+
+    async def say(self, opcode: int, data: bytes) -> None:
+        rsv = 0
+        if self._offer is not None:
+            if self._offer.alone:
+                self._renew()
+            data = self._compressor.compress(data) + self._compressor.flush(zlib.Z_SYNC_FLUSH)
+            data, rsv = data.removesuffix(TAIL), RSV1
+        if data and random.random() < 0.3:
+            half = len(data) // 2
+            first = encode_frame(opcode, data[:half], fin=False, rsv=rsv, masked=True)
+            await self._peer.send_raw(first)
+            await self._peer.send_raw(encode_frame(CONTINUATION, data[half:], masked=True))
         else:
-            text = "é" * (size // 2)
-            await peer.send_raw(encode_frame(TEXT, text.encode(), masked=True))
-            assert await peer.receive_message() == text
+            await self._peer.send_raw(encode_frame(opcode, data, rsv=rsv, masked=True))
+
+    async def hear(self) -> tuple[int, bytes]:
+        frame = await self._data_frame()
+        data = frame.payload
+        if frame.rsv:
+            assert self._offer is not None
+            data = self._inflater.decompress(data + TAIL)
+        return frame.opcode, data
+
+    async def _data_frame(self) -> Frame:
+        while True:
+            frame = await self._peer.receive_frame()
+            if not frame.is_control:
+                assert frame.fin, "a server that echoes whole messages sends whole messages"
+                return frame
+            assert frame.opcode != CLOSE, frame
+
+
+def message() -> tuple[int, bytes]:
+    """Of any size; some of it can be compressed well, some cannot."""
+    size = random.choice([0, 1, 125, 126, 1000, 65536, 200_000])
+    kind = random.choice(["noise", "letters", "words"])
+    if kind == "noise":
+        return BINARY, os.urandom(size)
+    if kind == "letters":
+        return TEXT, "é".encode() * (size // 2)
+    return TEXT, b" ".join(random.choices(WORDS, k=size // 6))
+
+
+async def echoes(talker: Talker, tally: Tally, pause: float) -> None:
+    """Some messages; each must come back as it was."""
+    for _ in range(random.randrange(1, 20)):
+        said = message()
+        began = trio.current_time()
+        await talker.say(*said)
+        assert await talker.hear() == said
         tally.latencies.append(trio.current_time() - began)
         tally.done["echoes"] += 1
         await trio.sleep(random.expovariate(1 / pause))
@@ -62,14 +155,20 @@ async def echoes(peer: RawPeer, tally: Tally, pause: float) -> None:
 async def visit(watched: Watched, tally: Tally, pause: float) -> None:
     """One connection, from the beginning to one of many ends."""
     end = random.choice(ENDS)
-    peer = RawPeer(await trio.open_tcp_stream("127.0.0.1", watched.port))
+    offer = random.choice(OFFERS) if random.random() < 0.5 else None
+    peer = RawPeer(
+        await trio.open_tcp_stream("127.0.0.1", watched.port), allow_rsv=RSV1 if offer else 0
+    )
     assert isinstance(peer.stream, trio.SocketStream)
     async with peer:
         if end == "left during the handshake":
             await peer.send_raw(upgrade_head("/echo")[: random.randrange(1, 100)])
         else:
-            await peer.request("/echo")
-            await echoes(peer, tally, pause)
+            headers = [(b"Sec-WebSocket-Extensions", offer.text)] if offer else []
+            agreed = b"permessage-deflate" in await peer.request("/echo", headers=headers)
+            assert agreed == (offer is not None)
+            tally.compressing += agreed
+            await echoes(Talker(peer, offer), tally, pause)
         if end == "closed by the peer":
             await peer.send_close(1000)
             await peer.expect_close(1000)
@@ -77,6 +176,12 @@ async def visit(watched: Watched, tally: Tally, pause: float) -> None:
         elif end == "protocol errors":
             await peer.send_raw(encode_frame(3, masked=True))
             await peer.expect_close(1002)
+        elif end == "compressed nonsense":
+            await peer.send_raw(encode_frame(BINARY, b"\xff" * 50, rsv=RSV1, masked=True))
+            await peer.expect_close(1007 if offer else 1002)
+        elif end == "bombs":
+            await peer.send_raw(encode_frame(BINARY, BOMB, rsv=RSV1, masked=True))
+            await peer.expect_close(1009 if offer else 1002)
         elif end == "left within a frame":
             await peer.send_raw(encode_frame(BINARY, bytes(5000), masked=True)[:3000])
         elif end == "reset":
@@ -94,6 +199,8 @@ ENDS = (
     "left unread",
     "reset",
     "protocol errors",
+    "compressed nonsense",
+    "bombs",
 )
 
 
@@ -127,6 +234,7 @@ def report(args: argparse.Namespace, tally: Tally, ends: Counter[str], cpu: floa
         ("server's CPU", f"{100 * cpu / (60 * args.minutes):.0f} %"),
         ("messages echoed", f"{tally.done.pop('echoes'):,}"),
         ("connections", f"{tally.done.total():,}"),
+        ("... past the handshake, compressing both ways", f"{tally.compressing:,}"),
         *((f"... {end}", f"{count:,}") for end, count in sorted(tally.done.items())),
         ("close codes the server saw", ", ".join(f"{k}: {v:,}" for k, v in sorted(ends.items()))),
         ("echo, 0 to 200 KB, as this busy client saw it", latency),
@@ -146,7 +254,7 @@ def main() -> None:
     args = parser.parse_args()
     raise_descriptor_limit()
     tally = Tally()
-    with server(ping_interval=5.0, ping_timeout=5.0) as watched:
+    with server("--deflate", ping_interval=5.0, ping_timeout=5.0) as watched:
         before, descriptors, cpu = watched.ask()["tasks"], watched.descriptors, watched.cpu
         trio.run(torment, watched, tally, args)
         cpu = watched.cpu - cpu
