@@ -75,6 +75,8 @@ class RedisServer:
 def pytest_configure(config: pytest.Config) -> None:
     """coredis leaves the streams of a connection that never came about to the garbage collector."""
     config.addinivalue_line("filterwarnings", "ignore:Unclosed <MemoryObject:ResourceWarning")
+    # What it asserts should be explained on failure, as if it stood in the test.
+    pytest.register_assert_rewrite(f"{__package__}.cluster_world")
 
 
 @pytest.fixture

@@ -1,22 +1,20 @@
-"""The chat in several processes: one chat to its pages, whatever happens to a process or to Redis.
+"""The chat's processes, and clients that keep to the page's side of the protocol.
 
-Lives here: processes, and clients that keep to the page's side of the protocol. Must never live
-here: the chat in one process (tests/test_examples_chat.py), the page itself (tests/browser).
+Lives here: these, and what everybody who talks must have heard. Must never live here: a test, the
+page itself (tests/browser).
 """
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 import trio
 
 from trio_ws import ConnectionClosed, HandshakeError, WebSocket, connect
@@ -222,113 +220,3 @@ async def talk(found: list[Page], count: int, in_the_middle: Callable[[], Any]) 
         assert page.heard == found[0].heard
         own = [text for nickname, text in page.heard if nickname == page.nickname]
         assert own == sorted(own)
-
-
-async def test_two_processes_are_one_chat(redis: Any) -> None:
-    """Who is here, what is said, who leaves, and which nicknames are taken."""
-    async with (
-        running("server.py", "--redis", redis.url) as one,
-        running("server.py", "--redis", redis.url) as two,
-        pages(one.port, two.port) as (ann, bob),
-    ):
-        assert ann.process != bob.process
-        await ann.say("from one")
-        await bob.until(lambda page: page.heard)
-        await bob.say("from two")
-        for page in (ann, bob):
-            await page.until(lambda page: len(page.heard) == 2)
-            assert page.heard == [("page 0", "from one"), ("page 1", "from two")]
-        async with connect(f"ws://127.0.0.1:{two.port}/chat/garden") as thief:
-            await thief.send(json.dumps({"type": "join", "nickname": "PAGE 0", "client": "x" * 20}))
-            close = await thief.wait_closed()
-            assert (close.code, "taken" in close.reason) == (4000, True)
-        async with connect(f"ws://127.0.0.1:{one.port}/chat/garden") as guest:
-            await guest.send(json.dumps({"type": "join", "nickname": "guest"}))
-            await bob.until(lambda page: "guest" in page.members)
-        await bob.until(lambda page: "guest" not in page.members)
-
-
-async def test_a_page_takes_over_its_seat_in_another_process(redis: Any) -> None:
-    """As when the old connection is dead and nobody has noticed: nobody leaves, nobody joins."""
-    async with (
-        running("server.py", "--redis", redis.url) as one,
-        running("server.py", "--redis", redis.url) as two,
-        pages(one.port, two.port, two.port) as (ann, bob, _),
-    ):
-        async with trio.open_nursery() as nursery:
-            again = Page(two.port, ann.nickname)
-            nursery.start_soon(again.live)
-            await again.until(lambda page: page.welcomes)
-            await ann.until(lambda page: page.closes == [4001])
-            await again.say("here I am")
-            await bob.until(lambda page: page.heard == [("page 0", "here I am")])
-            assert again.members == ["page 0", "page 1", "page 2"]
-            assert bob.kinds("left") == []
-            nursery.cancel_scope.cancel()
-
-
-@pytest.mark.parametrize("how", ["kill", "SIGHUP"])
-async def test_nothing_is_lost_or_doubled_when_workers_go(redis: Any, how: str) -> None:
-    """One is killed and started again; or all are replaced. Nobody seems to leave meanwhile."""
-    async with running("run_cluster.py", "--workers", "2", "--redis", redis.url) as cluster:
-        async with pages(*[cluster.port] * 6) as found:
-            before = {page.process for page in found}
-
-            async def kill() -> None:
-                pid = int(found[0].process.partition("-")[0], 16)
-                os.kill(pid, signal.SIGKILL)
-                await cluster.line(f"worker {pid} died")
-
-            async def replace() -> None:
-                cluster.process.send_signal(signal.SIGHUP)
-                await cluster.line("all workers are new")
-
-            await talk(found, 150, kill if how == "kill" else replace)
-            for page in found:
-                assert all(page.welcomes[1:]), "a page could not resume"
-                assert sorted(page.members) == [f"page {number}" for number in range(6)]
-                assert page.kinds("left") == []
-                if how == "SIGHUP":
-                    await page.until(lambda page: page.process not in before)
-
-
-async def test_redis_is_killed_in_the_middle(redis: Any) -> None:
-    """Members stay, are told of the trouble and of its end, and nothing is lost or doubled."""
-    async with (
-        running("server.py", "--redis", redis.url) as one,
-        running("server.py", "--redis", redis.url) as two,
-        pages(one.port, two.port, one.port) as found,
-    ):
-
-        async def kill_redis() -> None:
-            await trio.sleep(1.5)  # what was acknowledged is in the append-only file by then
-            redis.kill()
-            for page in found:
-                await page.until(lambda page: "trouble" in page.kinds("trouble"))
-            await trio.to_thread.run_sync(redis.start)
-            for page in found:
-                await page.until(lambda page: "healed" in page.kinds("healed"))
-
-        await talk(found, 150, kill_redis)
-        for page in found:
-            assert page.kinds("trouble", "healed") == ["trouble", "healed"]
-            assert page.welcomes == [False], "somebody had to connect again"
-            assert page.kinds("left") == []
-
-
-async def test_a_cluster_that_is_stopped_and_started_has_lost_nothing(redis: Any) -> None:
-    """SIGTERM drains one worker after another, all of it ends with 0, and pages wait and go on."""
-    options = ("--workers", "2", "--redis", redis.url)
-    async with AsyncExitStack() as stack:
-        first = await stack.enter_async_context(running("run_cluster.py", *options))
-        async with pages(*[first.port] * 4) as found:
-
-            async def stop_and_start() -> None:
-                await stack.aclose()
-                again = running("run_cluster.py", *options, "--port", str(first.port))
-                await stack.enter_async_context(again)
-
-            await talk(found, 100, stop_and_start)
-            for page in found:
-                assert set(page.closes) == {1001}
-                assert all(page.welcomes[1:]), "a page could not resume"
