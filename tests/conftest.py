@@ -1,23 +1,16 @@
 """Fixtures that more than one test file needs, and how hypothesis behaves here.
 
-Lives here: certificates, profiles, running an example as its own process, fixtures over the modules
-`*_world` beside it. Must never live here: a helper that one file uses (it belongs there), or a few
-that go together (a `*_world`), or a peer or stream double (`trio_ws.testing` has them, users need
-them too).
+Lives here: certificates, profiles, fixtures over the modules `*_world` beside it. Must never live
+here: a helper that one file uses (it belongs there), or a few that go together (a `*_world`), or a
+peer or stream double (`trio_ws.testing` has them, users need them too).
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import ssl
-import subprocess
-import sys
-import tempfile
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -26,16 +19,13 @@ import trio
 import trio.testing
 import trustme
 
-from trio_ws.testing import RawPeer
-
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import Callable
 
+    from .examples_world import Running
     from .server_world import Served
 
 TESTS = Path(__file__).parent
-EXAMPLES = TESTS.parent / "examples"
-NO_ENV: Mapping[str, str] = MappingProxyType({})
 
 # Wall-clock deadlines would make a property fail on a busy machine only.
 hypothesis.settings.register_profile("default", deadline=None)
@@ -76,102 +66,11 @@ def client_ssl_context(ca: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What came back for one request: status, head, and all that followed if it was no 101."""
-
-    status: int
-    head: bytes
-    body: bytes
-
-
-@dataclass(kw_only=True)
-class Running:
-    """An example in its own process; `line` is what it printed, `errors` its stderr at the end."""
-
-    process: trio.Process
-    line: str
-    errors: str = ""
-    peers: list[RawPeer] = field(default_factory=list)
-    stopped: bool = False
-
-    @property
-    def port(self) -> int:
-        return int(self.line.rpartition(":")[2])
-
-    def stop(self, signum: signal.Signals) -> None:
-        """Send the one signal of its life."""
-        self.stopped = True
-        self.process.send_signal(signum)
-
-    async def connect(self, target: str, *headers: tuple[bytes, bytes]) -> RawPeer:
-        """Open a WebSocket; it is closed at the end, if not before."""
-        peer = RawPeer(await trio.open_tcp_stream("127.0.0.1", self.port))
-        self.peers.append(peer)
-        await peer.request(target, headers=headers)
-        return peer
-
-    async def ask(self, request: bytes) -> Answer:
-        """Send a request as it is and read its answer, up to the end unless that is a 101."""
-        async with await trio.open_tcp_stream("127.0.0.1", self.port) as stream:
-            await stream.send_all(request)
-            got = b""
-            async for chunk in stream:
-                got += chunk
-                if got.startswith(b"HTTP/1.1 101 ") and b"\r\n\r\n" in got:
-                    break
-        head, _, body = got.partition(b"\r\n\r\n")
-        return Answer(status=int(head.split(b" ", 2)[1]), head=head + b"\r\n", body=body)
-
-
-@asynccontextmanager
-async def run_example(
-    example: str, *options: str, env: Mapping[str, str] = NO_ENV, complains: bool = False
-) -> AsyncIterator[Running]:
-    """Run an example until SIGTERM. It must end with 0, having printed one line and no complaint.
-
-    RuntimeError with its stderr if it ends before it listens.
-    """
-    command = [sys.executable, "-W", "error", str(EXAMPLES / example), *options]
-    with trio.fail_after(60), tempfile.TemporaryFile() as errors:
-        process = await trio.lowlevel.open_process(
-            command, stdout=subprocess.PIPE, stderr=errors, env={**os.environ, **env}
-        )
-        assert process.stdout is not None
-        try:
-            output = b""
-            async for chunk in process.stdout:
-                output += chunk
-                if output.endswith(b"\n"):
-                    break
-            else:
-                await process.wait()
-                errors.seek(0)
-                raise RuntimeError(errors.read().decode())
-            server = Running(process=process, line=output.decode().removesuffix("\n"))
-            try:
-                yield server
-            finally:
-                for peer in server.peers:
-                    await trio.aclose_forcefully(peer.stream)
-            if not server.stopped:
-                server.stop(signal.SIGTERM)
-            assert await process.wait() == 0
-            assert await process.stdout.receive_some() == b"", "it printed more than one line"
-            errors.seek(0)
-            server.errors = errors.read().decode()
-            assert complains or not server.errors, server.errors
-        finally:
-            if process.returncode is None:
-                process.kill()
-                with trio.CancelScope(shield=True):
-                    await process.wait()
-            await trio.aclose_forcefully(process.stdout)
-
-
 @pytest.fixture
 def running() -> Callable[..., AbstractAsyncContextManager[Running]]:
     """`run_example`: an example as a process of its own."""
+    from .examples_world import run_example
+
     return run_example
 
 

@@ -11,25 +11,31 @@ import json
 import signal
 import ssl
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 import trio
+import trustme
 
 from trio_ws.testing import BINARY, CONTINUATION, TEXT, RawPeer, upgrade_head
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from .examples_world import Visit, standing
 
-    import trustme
-
-Runs: TypeAlias = "Callable[..., Any]"
+Runs: TypeAlias = Callable[..., Any]
 
 TOKENS = {"POLICY_GATE_TOKENS": "ann:token-of-ann:admin bob:token-of-bob"}
 ANN = (b"Authorization", b"Bearer token-of-ann")
 BOB = (b"Authorization", b"bearer token-of-bob")
 FOREIGN = (b"Origin", b"https://evil.example")
+
+
+@pytest.fixture(scope="module")
+def gate() -> Iterator[Visit]:
+    """One policy gate for the tests that only ask it."""
+    with standing("policy_gate.py", "--port", "0", env=TOKENS) as visit:
+        yield visit
 
 
 async def test_echo_answers_text_and_binary_and_the_closing_handshake(running: Runs) -> None:
@@ -147,7 +153,7 @@ async def test_echo_speaks_tls(
             await peer.expect_close(1001)
 
 
-async def test_the_gate_refuses_in_the_order_it_documents(running: Runs) -> None:
+async def test_the_gate_refuses_in_the_order_it_documents(gate: Visit) -> None:
     """Each request has the fault of its row and those of all rows below it."""
     greet, console = "/greet/garden", "/admin/console"
     own = (b"Origin", b"https://www.example.com")
@@ -163,15 +169,15 @@ async def test_the_gate_refuses_in_the_order_it_documents(running: Runs) -> None
         (101, upgrade_head(console, headers=[own, ANN])),
         (101, upgrade_head(greet, host=b"127.0.0.1:1", headers=[BOB])),
     ]
-    async with running("policy_gate.py", "--port", "0", env=TOKENS) as server:
+    async with gate() as server:
         for status, head in table:
             answer = await server.ask(head)
             assert answer.status == status, (head, answer)
             assert (b"www-authenticate: bearer" in answer.head.lower()) == (status == 401)
 
 
-async def test_the_gate_hands_the_user_to_the_handler(running: Runs) -> None:
-    async with running("policy_gate.py", "--port", "0", env=TOKENS) as server:
+async def test_the_gate_hands_the_user_to_the_handler(gate: Visit) -> None:
+    async with gate() as server:
         async with await server.connect(
             "/greet/the%20garden", (b"Cookie", b"token=token-of-bob")
         ) as p:
@@ -180,8 +186,8 @@ async def test_the_gate_hands_the_user_to_the_handler(running: Runs) -> None:
             assert await peer.receive_message() == "at your service, ann"
 
 
-async def test_the_gate_tells_its_health_to_its_own_hosts(running: Runs) -> None:
-    async with running("policy_gate.py", "--port", "0", env=TOKENS) as server:
+async def test_the_gate_tells_its_health_to_its_own_hosts(gate: Visit) -> None:
+    async with gate() as server:
         get = b"%b %b HTTP/1.1\r\nHost: %b\r\n\r\n"
         for method, path, host, status, body in [
             (b"GET", b"/health", b"localhost", 200, b"ok\n"),

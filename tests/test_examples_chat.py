@@ -7,25 +7,37 @@ in a browser (`tests/browser`), or a look inside the process.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import pytest
 import trio
 
 from trio_ws.testing import RawPeer, upgrade_head
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+from .examples_world import Running, Visit, standing
 
 SECRET = "0123456789abcdef"  # what a page sends with its nickname
 HOSTILE = "<script>alert('x')</script>"
 FACE = "\N{GRINNING FACE}"
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[Visit]:
+    """One server for most of the tests here."""
+    with standing("chat/server.py", "--port", "0", "--rate", "100000") as visit:
+        yield visit
+
+
 @pytest.fixture
-async def chat(running: Callable[..., Any]) -> AsyncIterator[Any]:
-    async with running("chat/server.py", "--port", "0", "--rate", "100000") as server:
-        yield server
+async def chat(server: Visit) -> AsyncIterator[Running]:
+    """The server, and rooms that no other test has been in: see `door`."""
+    async with server() as running:
+        yield running
+
+
+def door(chat: Running, room: str = "garden") -> str:
+    return f"/chat/{room}{chat.suffix}"
 
 
 async def say(peer: RawPeer, **event: object) -> None:
@@ -41,14 +53,14 @@ async def hear(peer: RawPeer, kind: str) -> dict[str, Any]:
     return event
 
 
-async def enter(chat: Any, nickname: str, room: str = "garden", **more: Any) -> RawPeer:
+async def enter(chat: Running, nickname: str, room: str = "garden", **more: Any) -> RawPeer:
     """Connect and join; the "welcome" has not been read yet."""
-    peer: RawPeer = await chat.connect(f"/chat/{room}")
+    peer = await chat.connect(door(chat, room))
     await say(peer, type="join", nickname=nickname, **more)
     return peer
 
 
-async def meet(chat: Any, *nicknames: str, **more: Any) -> list[RawPeer]:
+async def meet(chat: Running, *nicknames: str, **more: Any) -> list[RawPeer]:
     """Enter one after the other, so that each hears of those behind; all have been welcomed."""
     peers = []
     for nickname in nicknames:
@@ -57,7 +69,7 @@ async def meet(chat: Any, *nicknames: str, **more: Any) -> list[RawPeer]:
     return peers
 
 
-async def test_two_members_talk_and_see_each_other_come_and_go(chat: Any) -> None:
+async def test_two_members_talk_and_see_each_other_come_and_go(chat: Running) -> None:
     ann = await enter(chat, "Ann")
     assert (await hear(ann, "welcome"))["members"] == ["Ann"]
     bob = await enter(chat, "  Bob\t ")
@@ -73,14 +85,14 @@ async def test_two_members_talk_and_see_each_other_come_and_go(chat: Any) -> Non
     assert (await hear(ann, "left"))["nickname"] == "Bob"
 
 
-async def test_a_lost_connection_is_a_member_who_left(chat: Any) -> None:
+async def test_a_lost_connection_is_a_member_who_left(chat: Running) -> None:
     ann, bob = await meet(chat, "Ann", "Bob")
     await bob.aclose()
     await hear(ann, "joined")
     await hear(ann, "left")
 
 
-async def test_rooms_hear_nothing_of_each_other(chat: Any) -> None:
+async def test_rooms_hear_nothing_of_each_other(chat: Running) -> None:
     ann, bob = await enter(chat, "Ann", "here"), await enter(chat, "Ann", "there")
     for peer, text in ((ann, "from here"), (bob, "from there")):
         await hear(peer, "welcome")
@@ -88,7 +100,7 @@ async def test_rooms_hear_nothing_of_each_other(chat: Any) -> None:
         assert (await hear(peer, "message"))["text"] == text
 
 
-async def test_a_newcomer_is_shown_the_last_50_messages(chat: Any) -> None:
+async def test_a_newcomer_is_shown_the_last_50_messages(chat: Running) -> None:
     """They have ids of their own, and outlive the last member of the room."""
     ann = await enter(chat, "Ann")
     await hear(ann, "welcome")
@@ -104,7 +116,7 @@ async def test_a_newcomer_is_shown_the_last_50_messages(chat: Any) -> None:
     assert len({message["id"] for message in history}) == 50
 
 
-async def test_a_slow_member_delays_nobody_and_is_put_out_with_1013(chat: Any) -> None:
+async def test_a_slow_member_delays_nobody_and_is_put_out_with_1013(chat: Running) -> None:
     """Nothing is sent before everybody else has heard the message before: one of them waiting for
     the slow one would stop it all."""
     slow, ann, bob = await meet(chat, "slow", "Ann", "Bob")
@@ -123,7 +135,7 @@ async def test_a_slow_member_delays_nobody_and_is_put_out_with_1013(chat: Any) -
     await slow.expect_eof()
 
 
-async def test_markup_in_a_nickname_and_a_message_stays_as_it_is(chat: Any) -> None:
+async def test_markup_in_a_nickname_and_a_message_stays_as_it_is(chat: Running) -> None:
     """Nothing is escaped or removed here: the page shows all of it as text."""
     ann = await enter(chat, HOSTILE)
     assert (await hear(ann, "welcome"))["members"] == [HOSTILE]
@@ -135,13 +147,13 @@ async def test_markup_in_a_nickname_and_a_message_stays_as_it_is(chat: Any) -> N
 @pytest.mark.parametrize(
     "nickname", ["", " \u2003 ", "x" * 65, "a\u202eb", "a\u200bb", "a\x00b", "\ud800", 7, None]
 )
-async def test_a_bad_nickname_is_refused_with_4000(chat: Any, nickname: object) -> None:
-    peer = await chat.connect("/chat/garden")
+async def test_a_bad_nickname_is_refused_with_4000(chat: Running, nickname: object) -> None:
+    peer = await chat.connect(door(chat))
     await say(peer, type="join", nickname=nickname)
     assert "nickname" in (await peer.expect_close(4000)).close_reason
 
 
-async def test_a_nickname_is_unique_in_its_room_whatever_its_case(chat: Any) -> None:
+async def test_a_nickname_is_unique_in_its_room_whatever_its_case(chat: Running) -> None:
     """Without the secret it was taken with, an empty or missing one included."""
     ann = await enter(chat, "Straße")
     await hear(ann, "welcome")
@@ -151,7 +163,7 @@ async def test_a_nickname_is_unique_in_its_room_whatever_its_case(chat: Any) -> 
         await other.aclose()
 
 
-async def test_who_returns_with_the_same_secret_replaces_the_old_connection(chat: Any) -> None:
+async def test_who_returns_with_the_same_secret_replaces_the_old_connection(chat: Running) -> None:
     """Nobody left and nobody joined, as far as the others can tell."""
     [old] = await meet(chat, "Ann", client=SECRET)
     [bob] = await meet(chat, "Bob")
@@ -165,9 +177,9 @@ async def test_who_returns_with_the_same_secret_replaces_the_old_connection(chat
     assert (await hear(bob, "message"))["from"] == "Ann"
 
 
-async def test_what_is_no_event_is_answered_and_changes_nothing(chat: Any) -> None:
+async def test_what_is_no_event_is_answered_and_changes_nothing(chat: Running) -> None:
     """Before joining and after; then the same connection goes on."""
-    ann = await chat.connect("/chat/garden")
+    ann = await chat.connect(door(chat))
     nonsense: list[str | bytes] = [
         "",
         "{",
@@ -193,14 +205,14 @@ async def test_what_is_no_event_is_answered_and_changes_nothing(chat: Any) -> No
     assert (await hear(ann, "message"))["text"] == FACE * 2000
 
 
-async def test_a_message_beyond_all_measure_ends_its_connection_only(chat: Any) -> None:
+async def test_a_message_beyond_all_measure_ends_its_connection_only(chat: Running) -> None:
     ann, bob = await meet(chat, "Ann", "Bob")
     await ann.send_message("x" * (32 * 1024 + 1))
     await ann.expect_close(1009)
     assert (await hear(bob, "left"))["nickname"] == "Ann"
 
 
-async def test_the_page_and_its_files_are_served_on_the_same_port(chat: Any) -> None:
+async def test_the_page_and_its_files_are_served_on_the_same_port(chat: Running) -> None:
     """Every answer forbids inline script, and foreign content altogether."""
     assert chat.line == f"listening on http://127.0.0.1:{chat.port}"
     request = b"%b %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -227,20 +239,20 @@ async def test_the_page_and_its_files_are_served_on_the_same_port(chat: Any) -> 
         assert b"content-length: %d\r\n" % len(answer.body) in bare.head.lower()
 
 
-async def test_nobody_joins_a_room_that_could_not_be_linked_to(chat: Any) -> None:
+async def test_nobody_joins_a_room_that_could_not_be_linked_to(chat: Running) -> None:
     for room in ("/chat/", "/chat/a%2Fb", "/chat/%3Cb%3E", "/chat/" + 33 * "x", "/chat/a/b"):
         assert (await chat.ask(upgrade_head(room))).status == 404, room
     foreign = [(b"Origin", b"https://evil.example")]
     assert (await chat.ask(upgrade_head("/chat/garden", headers=foreign))).status == 403
 
 
-async def test_the_page_uses_no_way_to_turn_text_into_markup(chat: Any) -> None:
+async def test_the_page_uses_no_way_to_turn_text_into_markup(chat: Running) -> None:
     script = (await chat.ask(b"GET /chat.js HTTP/1.1\r\nHost: localhost\r\n\r\n")).body
     for way in (b"innerHTML", b"outerHTML", b"insertAdjacentHTML", b"document.write", b"eval("):
         assert way not in script
 
 
-async def test_a_burst_of_one_member_puts_out_nobody_who_reads(chat: Any) -> None:
+async def test_a_burst_of_one_member_puts_out_nobody_who_reads(chat: Running) -> None:
     """Ten times the backlog, sent without a pause."""
     ann, bob = await meet(chat, "Ann", "Bob")
 
@@ -256,7 +268,7 @@ async def test_a_burst_of_one_member_puts_out_nobody_who_reads(chat: Any) -> Non
         nursery.cancel_scope.cancel()
 
 
-async def test_who_comes_back_gets_what_was_said_meanwhile(chat: Any) -> None:
+async def test_who_comes_back_gets_what_was_said_meanwhile(chat: Running) -> None:
     """And nothing else: no gap, no repetition."""
     [ann] = await meet(chat, "Ann", client=SECRET)
     bob = await enter(chat, "Bob")
@@ -283,7 +295,7 @@ async def test_who_comes_back_gets_what_was_said_meanwhile(chat: Any) -> None:
 
 @pytest.mark.parametrize("after", ["7-1", "99999999999999-1", "0-0", "", "x", "1-2-3", 7, None])
 async def test_who_cannot_be_resumed_is_told_so_and_shown_the_history(
-    chat: Any, after: Any
+    chat: Running, after: Any
 ) -> None:
     ann = await enter(chat, "Ann")
     await hear(ann, "welcome")
@@ -298,7 +310,7 @@ async def test_who_cannot_be_resumed_is_told_so_and_shown_the_history(
     assert (await hear(bob, "message"))["text"] == "again"
 
 
-async def test_the_same_token_says_it_once_but_it_is_one_members_own(chat: Any) -> None:
+async def test_the_same_token_says_it_once_but_it_is_one_members_own(chat: Running) -> None:
     ann, bob = await meet(chat, "Ann", "Bob")
     await hear(ann, "joined")
     for peer in (ann, ann, bob):
@@ -332,6 +344,14 @@ async def test_who_writes_too_fast_is_told_and_slowed_down(running: Callable[...
         assert [text for text in said if text != "meanwhile"] == [f"{n}" for n in range(100)]
 
 
+async def is_turned_away(chat: Running, wrong: str | bytes) -> None:
+    peer = await chat.connect("/status/live")
+    await peer.send_message(wrong)
+    await peer.expect_close(4003)
+    await peer.send_close(4003)
+    await peer.expect_eof()
+
+
 async def test_the_status_page_shows_its_numbers_to_who_has_the_token(
     running: Callable[..., Any],
 ) -> None:
@@ -345,12 +365,9 @@ async def test_the_status_page_shows_its_numbers_to_who_has_the_token(
         await hear(ann, "welcome")
         await say(ann, type="say", text="hello")
         await hear(ann, "message")
-        for wrong in ("", "an operator's secret", "\N{KEY}", b"\xff"):
-            peer = await chat.connect("/status/live")
-            await peer.send_message(wrong)
-            await peer.expect_close(4003)
-            await peer.send_close(4003)
-            await peer.expect_eof()
+        async with trio.open_nursery() as guesses:  # each is made to wait
+            for wrong in ("", "an operator's secret", "\N{KEY}", b"\xff"):
+                guesses.start_soon(is_turned_away, chat, wrong)
         operator = await chat.connect("/status/live")
         await operator.send_message(token)
         status = await hear(operator, "status")
@@ -362,7 +379,7 @@ async def test_the_status_page_shows_its_numbers_to_who_has_the_token(
         assert len(status["rtt"]) == len(status["rtt_bounds"]) + 1
 
 
-async def test_without_a_token_there_is_no_status_page(chat: Any) -> None:
+async def test_without_a_token_there_is_no_status_page(chat: Running) -> None:
     get = b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n"
     for path in (b"/status", b"/status.js", b"/status.css"):
         assert (await chat.ask(get % path)).status == 404
