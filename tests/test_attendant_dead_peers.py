@@ -182,9 +182,9 @@ async def test_a_stopped_process_kills_nobody(seconds: int, mock_clock: Clock) -
     afterwards."""
 
     async def step(amount: float = 1.0) -> None:
-        await trio.testing.wait_all_tasks_blocked(0.001)
+        await trio.testing.wait_all_tasks_blocked()
         mock_clock.jump(amount)
-        await trio.testing.wait_all_tasks_blocked(0.001)
+        await trio.testing.wait_all_tasks_blocked()
 
     for _ in range(20):  # the order of tasks is chance
         near, far = socket.socketpair()

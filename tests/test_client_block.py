@@ -93,7 +93,10 @@ async def test_several_tasks_of_the_block_fail_in_the_callers_own_group(
     ],
 )
 async def test_a_cancelled_block_closes_with_1001_or_what_was_asked_for(
-    options: dict[str, Any], payload: bytes, nursery: trio.Nursery
+    options: dict[str, Any],
+    payload: bytes,
+    nursery: trio.Nursery,
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
     with trio.CancelScope() as scope:
         async with conversation(nursery, **options) as (_, server):

@@ -17,7 +17,9 @@ from .streaming_world import KIB, MIB, no_growth
 HUGE = Limits(max_message=2**31, max_fragments=None)
 
 
-async def test_a_huge_message_takes_constant_memory_on_its_way_in() -> None:
+async def test_a_huge_message_takes_constant_memory_on_its_way_in(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """64 MiB, in frames of 1 MiB, each of which arrives in pieces: under 1 MiB is held."""
     near, far = trio.testing.lockstep_stream_pair()
     frame = memoryview(encode_frame(CONTINUATION, bytes(MIB), fin=False, masked=True))
@@ -42,7 +44,9 @@ async def test_a_huge_message_takes_constant_memory_on_its_way_in() -> None:
     assert total == 64 * MIB
 
 
-async def test_a_huge_message_takes_constant_memory_on_its_way_out() -> None:
+async def test_a_huge_message_takes_constant_memory_on_its_way_out(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """64 MiB to a peer that reads as it likes: under `max_outbox` and a few pieces are held."""
     near, far = trio.testing.lockstep_stream_pair()
     total = 0
