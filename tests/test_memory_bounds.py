@@ -83,9 +83,9 @@ async def test_a_declared_length_costs_nothing() -> None:
 @pytest.mark.row("E2")
 @pytest.mark.parametrize("size", [0, 1])
 async def test_fragments_without_end_stay_flat(size: int) -> None:
-    """With no bound on their number, 40,000 fragments of no byte or one cost bytes, not objects:
-    one object each would be 2 MiB."""
-    count = 40_000
+    """With no bound on their number, 20,000 fragments of no byte or one cost bytes, not objects:
+    one object each would be 1 MiB."""
+    count = 20_000
     first = encode_frame(BINARY, b"x" * size, fin=False, masked=True)
     batch = encode_frame(CONTINUATION, b"x" * size, fin=False, masked=True) * 1000
     pieces = iter([first, *[batch] * (count // 1000)])
@@ -99,9 +99,9 @@ async def test_fragments_without_end_stay_flat(size: int) -> None:
 @pytest.mark.row("E3")
 @pytest.mark.parametrize("opcode", [BINARY, TEXT])
 async def test_a_dribbled_message_costs_twice_its_size(opcode: int) -> None:
-    """24 KiB in one frame, one byte a read: at most twice the payload, and what a connection costs;
-    one object a byte would be over 1 MiB."""
-    size = 24 * KIB
+    """12 KiB in one frame, one byte a read: at most twice the payload, and what a connection costs;
+    one object a byte would be over 512 KiB."""
+    size = 12 * KIB
     wire = encode_frame(opcode, b"x" * size, masked=True)
     pieces = (wire[index : index + 1] for index in range(len(wire)))
     with metered() as meter:
