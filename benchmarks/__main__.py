@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks import machine, report, servers, suites
+from benchmarks import machine, population, report, servers, suites
 from benchmarks.connections import LoadError
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ DEFAULT: Final = tuple(name for name in servers.ADAPTERS if name != "wsproto")
 QUICK: Final = {"repeats": 1, "seconds": 0.3}
 MAX_SECONDS: Final = 10.0
 """Longer windows would meet the servers' keepalive pings, which the load does not understand."""
+
+VOID: Final = (LoadError, OSError, servers.ServerFailed, population.Unmeasurable)
+"""What may end a measurement; the last one only that, the others all of that server and case."""
 
 SUMMARY: Final = (
     ("echo", "100x1", "messages/s"),
@@ -75,30 +78,28 @@ def measure_all(
     right before is no answer to the question how fast it is right.
     """
     measurements: list[report.Measurement] = []
-    missing: dict[tuple[str, str, str], str] = {}
+    missing: dict[str, str] = {}
+    void: set[tuple[str, str, str]] = set()
     for repeat, suite, case, name in _steps(options):
         key = (suite, case, name)
-        if key in missing:
+        said = f"repeat {repeat + 1}/{options.repeats} {' '.join(key)}: "
+        if key in void:
             continue
-        said = f"repeat {repeat + 1}/{options.repeats} {suite} {case} {name}: "
-        values: dict[str, float] = {}
-        why = suites.SUITES[suite].needs(case)
-        if why is None:
-            try:
-                values = suites.measure_once(suite, case, name, seconds=options.seconds, core=core)
-            except (LoadError, OSError, servers.ServerFailed) as exc:
-                why = f"{type(exc).__name__}: {exc}"
-                said += "".join(getattr(exc, "__notes__", []))
-        if why is not None:
-            missing[key] = why
-            print(f"{said}\nVOID, {why}", file=sys.stderr)
+        try:
+            if why := suites.SUITES[suite].needs(case):
+                raise population.Unmeasurable(why)
+            values = suites.measure_once(suite, case, name, seconds=options.seconds, core=core)
+        except VOID as exc:
+            if not isinstance(exc, population.Unmeasurable):
+                void.add(key)
+            missing[" ".join(key)] = f"{type(exc).__name__}: {exc}"
+            print(f"{said}MISSING, {exc!r}", *getattr(exc, "__notes__", []), file=sys.stderr)
             continue
         print(said + _progress(values), file=sys.stderr)
         measurements.append(
             report.Measurement(suite=suite, case=case, server=name, repeat=repeat, values=values)
         )
-    kept = [m for m in measurements if (m.suite, m.case, m.server) not in missing]
-    return kept, {" ".join(key): why for key, why in missing.items()}
+    return [m for m in measurements if (m.suite, m.case, m.server) not in void], missing
 
 
 def _progress(values: dict[str, float]) -> str:
@@ -128,8 +129,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--suites", default=",".join(suites.SUITES), help="of %(default)s")
     add("--servers", default=",".join(DEFAULT), help="of " + ", ".join(servers.ADAPTERS))
     add("--cases", help="other cases of one suite, such as 10x1,4x64 for echo")
-    add("--repeats", type=int, help="how often (5; idle and scale at most 3 unless given)")
-    add("--seconds", type=float, help="of each window (0.7)")
+    add("--repeats", type=int, help="how often (5; idle and scale 3)")
+    add("--seconds", type=float, help="of each window (0.6)")
     add("--quick", action="store_true", help="one repeat of 0.3 seconds: a look, no result")
     add("--json", type=Path, metavar="FILE", help="also write every measurement there")
     add("--plots", type=Path, metavar="DIR", help="also draw them there (needs matplotlib)")
@@ -143,7 +144,7 @@ def _complete(parser: argparse.ArgumentParser, options: argparse.Namespace) -> N
     options.all_repeats = options.repeats is not None
     options.repeats = options.repeats or (QUICK["repeats"] if options.quick else 5)
     if options.seconds is None:
-        options.seconds = QUICK["seconds"] if options.quick else 0.7
+        options.seconds = QUICK["seconds"] if options.quick else 0.6
     options.suites, options.servers = options.suites.split(","), options.servers.split(",")
     options.cases = options.cases.split(",") if options.cases else []
     if unknown := set(options.suites) - set(suites.SUITES):
@@ -170,7 +171,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure, print the tables on standard output (progress goes to standard error).
 
     Returns:
-        1 if a measurement is void, otherwise 0.
+        1 if a measurement is missing, otherwise 0.
     """
     options = parse(arguments)
     cores = machine.choose_cores()

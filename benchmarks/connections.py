@@ -24,6 +24,8 @@ AT_ONCE: Final = 32
 """Handshakes under way while many connections are opened: within every server's backlog."""
 PATIENCE: Final = 5.0
 """Seconds without any byte after which a server counts as stuck."""
+FILES: Final = 1 << 15
+"""Open files that the largest case needs, with room to spare."""
 SPARE: Final = 100
 """Descriptors a process needs besides its connections."""
 
@@ -48,13 +50,15 @@ def holding() -> Iterator[list[socket.socket]]:
 
 
 def most_connections() -> int:
-    """How many connections one process may hold, its limit of open files raised to the hard one.
+    """How many connections a process may hold, its limit of open files raised as far as we need.
 
-    The servers' processes inherit the limit.
+    Processes started afterwards inherit the limit.
     """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return (1 << 20 if hard == resource.RLIM_INFINITY else hard) - SPARE
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted - SPARE
 
 
 def _ports_per_address() -> int:
@@ -76,7 +80,8 @@ class _Handshake:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if source:
             connection.bind((f"127.0.0.{1 + source}", 0))
-        # Blocking: on a loopback the kernel answers for the server, which need not be running.
+        # One at a time: on a loopback the kernel answers for the server, which need not run.
+        connection.settimeout(PATIENCE)
         connection.connect(("127.0.0.1", port))
         connection.setblocking(False)
         if connection.send(request) != len(request):

@@ -133,7 +133,7 @@ class Results:
         header = ["server"]
         for quantity in present:
             header += [quantity, "(min-max)"] if quantity in compared else [quantity]
-        rows = [header + [f"{_plain(quantity)}: x {OURS}" for quantity in compared]]
+        rows = [header + [f"{OURS} better: {_plain(quantity)}" for quantity in compared]]
         for server in servers:
             rows.append([server])
             for quantity in present:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from benchmarks import broadcast, echo, handshakes, load, population, servers
-from benchmarks.connections import holding
+from benchmarks.connections import holding, most_connections
 
 if TYPE_CHECKING:
     import socket
@@ -109,8 +109,10 @@ def measure_once(
 
     Raises:
         LoadError: the server did something else than it had to.
+        Unmeasurable: it is not the server that is to blame.
         ServerFailed: it did not come up.
     """
+    most_connections()  # the server inherits the raised limit
     kind = SUITES[suite]
     with holding() as connections, servers.running(name, kind.role, core=core) as server:
         return kind.measure(server, connections, case, seconds)

@@ -6,19 +6,18 @@ how fast anything was.
 
 from __future__ import annotations
 
-import importlib
 import json
-import select
-from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .benchmarks_world import linux, modules
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-pytestmark = pytest.mark.skipif(not hasattr(select, "epoll"), reason="the load is for Linux")
+pytestmark = linux
 
 CPU = "CPU us/message"
 RATE = "messages/s"
@@ -26,12 +25,8 @@ RATE = "messages/s"
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The modules of `benchmarks/`, which is no part of the package."""
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parent.parent))
-    names = ["connections", "echo", "load", "machine", "population", "report", "servers", "suites"]
-    modules = {name: importlib.import_module(f"benchmarks.{name}") for name in names}
-    monkeypatch.setattr(modules["echo"], "WARM_UP", 0.02)
-    return SimpleNamespace(command=importlib.import_module("benchmarks.__main__"), **modules)
+    """The modules of `benchmarks/`."""
+    return modules(monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +201,27 @@ def test_a_server_that_fails_once_is_out_of_that_case_only(
     assert len(document["measurements"]) == 9
     assert document["about"]["missing: echo 2x2 raw"] == "LoadError: not the reply"
     assert "missing: echo 2x2 raw" in capsys.readouterr().out
+
+
+def test_a_repeat_that_came_too_late_is_missing_alone(
+    bench: Any, measuring: Any, tmp_path: Path
+) -> None:
+    """It says nothing about the server: its other repeats stay."""
+    calls: list[str] = []
+
+    def measure(*_: str) -> dict[str, float]:
+        calls.append("")
+        if len(calls) == 2:
+            raise bench.population.Unmeasurable("it took 19 seconds")
+        return {RATE: 1.0, CPU: 1.0}
+
+    measuring(measure)
+    target = tmp_path / "scale.json"
+    arguments = ["--suites=scale", "--servers=raw", "--cases=10", "--repeats=3"]
+    assert bench.command.main([*arguments, f"--json={target}"]) == 1
+    document = json.loads(target.read_text())
+    assert [m["repeat"] for m in document["measurements"]] == [0, 2]
+    assert document["about"]["missing: scale 10 raw"] == "Unmeasurable: it took 19 seconds"
 
 
 def test_every_suite_visits_who_has_its_role(bench: Any, measuring: Any) -> None:
