@@ -61,7 +61,7 @@ class Canvas:
     """A card with room for panels of `height`, and the words of `figure` around them."""
 
     def __init__(self, figure: Figure, height: float) -> None:
-        lines = textwrap.wrap(figure.caption, _COLUMNS)
+        lines = textwrap.wrap(figure.caption, _COLUMNS, break_on_hyphens=False)
         caption = HEAD + height + 14
         self.height = caption + _LINE * len(lines) + MARGIN - 8
         self._title = figure.title

@@ -18,7 +18,20 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from .report import Spread
-from .words import BARS, CURVES, FAR, KEY, OVERVIEW, QUANTITIES, RAW, TITLES, kind_of, rank, short
+from .words import (
+    BARS,
+    CURVES,
+    FAR,
+    KEY,
+    OVERVIEW,
+    QUANTITIES,
+    RAW,
+    TITLES,
+    kind_of,
+    label_of,
+    rank,
+    short,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -64,6 +77,17 @@ class Chart:
     title: str
     better: str
     curves: dict[str, tuple[tuple[float, Spread], ...]]
+
+    @property
+    def last(self) -> float:
+        """How far the longest curve goes."""
+        return max(curve[-1][0] for curve in self.curves.values())
+
+    def ending(self, server: str) -> str:
+        """The name at the end of a curve, and the number there if others can be compared with
+        it."""
+        x, spread = self.curves[server][-1]
+        return f"{label_of(server)} {short(spread.median)}" if x == self.last else label_of(server)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,6 +196,8 @@ def _grown(source: Document) -> Figure | None:
     if not there:
         return None
     caption = _caption(source, {(suite, case) for case in source.cases(suite)})
+    if any(curve[-1][0] < chart.last for chart in there for curve in chart.curves.values()):
+        caption += " A curve that ends early was not measured beyond its end."
     return Figure(name=suite, title=title, caption=caption, charts=there)
 
 
@@ -198,7 +224,7 @@ def _panel(
     if not spreads.keys() - {RAW}:
         return None
     unit, scale = words.unit, 1.0
-    if words.thousand and max(spread.median for spread in spreads.values()) >= 1000:
+    if words.thousand and median(spread.median for spread in spreads.values()) >= 1000:
         unit, scale = words.thousand, 1e-3
         spreads = source.spreads(wanted, scale)
     fars = source.spreads((suite, case, far_quantity), scale) if far_quantity else {}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .canvas import CARD, DASHED, EDGE, GRID, HEAD, INK, MARGIN, PALE, WIDTH, Canvas, style
 from .figures import figures
 from .places import LogScale, apart
-from .words import COLOURS, RAW, kind_of, label_of, short
+from .words import COLOURS, RAW, kind_of, label_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -198,7 +198,7 @@ class Field:
 
 
 def _curves(figure: Figure) -> Canvas:
-    """Charts one below the other; each curve has its name and last number at its end."""
+    """Charts one below the other; each curve has its name at its end."""
     tall = CHART_HEAD + CHART + CHART_FOOT
     canvas = Canvas(figure, tall * len(figure.charts) - 16)
     numbers = {x for chart in figure.charts for curve in chart.curves.values() for x, _ in curve}
@@ -210,10 +210,7 @@ def _curves(figure: Figure) -> Canvas:
 def _chart(canvas: Canvas, chart: Chart, top: float, numbers: Sequence[float]) -> None:
     """Both axes are logarithmic: equal factors are equal lengths. All charts share `numbers`."""
     _heading(canvas, MARGIN, top, chart.title, f"{chart.better} is better")
-    endings = {
-        server: f"{label_of(server)} {short(curve[-1][1].median)}"
-        for server, curve in chart.curves.items()
-    }
+    endings = {server: chart.ending(server) for server in chart.curves}
     room = max(canvas.width_of(text, weight=_weight(name)) for name, text in endings.items())
     left, right = MARGIN + 40, WIDTH - MARGIN - room - 34
     bottom = top + CHART_HEAD + CHART

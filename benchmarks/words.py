@@ -51,7 +51,7 @@ class Quantity:
         unit: what the picture says it is.
         better: which of two bars.
         factor: from the document's unit to the picture's.
-        thousand: the unit, where the numbers of a panel would be thousands of it.
+        thousand: the unit, where most numbers of a panel would be thousands of it.
     """
 
     unit: str

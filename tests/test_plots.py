@@ -112,7 +112,7 @@ def test_memory_is_shown_in_kib(plots: Any) -> None:
 
 
 def test_latency_shows_both_percentiles_in_one_unit(plots: Any) -> None:
-    """Milliseconds for everybody in the panel as soon as one of them needs them."""
+    """Milliseconds for everybody in the panel if most of them need them."""
     rows = [
         row("echo", "100x1", "trio_ws", p50=500, p99=700),
         row("echo", "100x1", "aiohttp", p50=2000, p99=3000),
@@ -154,6 +154,18 @@ def test_curves_go_from_the_fewest_connections_to_the_most(plots: Any) -> None:
     assert list(cost.curves) == ["trio_ws", "raw"]
     assert [(x, s.median) for x, s in memory.curves["trio_ws"]] == [(100, 1), (10000, 2)]
     assert list(memory.curves) == ["trio_ws"]
+
+
+def test_only_curves_that_end_together_end_with_a_number(plots: Any) -> None:
+    """Numbers beside each other are read as of the same number of connections."""
+    rows = [row("scale", case, "trio_ws", cpu=20) for case in ("1", "100")]
+    figure = draw(plots, *rows, row("scale", "1", "raw", cpu=10))["scale"]
+    assert [figure.charts[0].ending(server) for server in figure.servers] == [
+        "trio_ws 20.0",
+        "raw trio",
+    ]
+    assert figure.caption.endswith("A curve that ends early was not measured beyond its end.")
+    assert "ends early" not in draw(plots, *rows)["scale"].caption
 
 
 @pytest.mark.parametrize(
