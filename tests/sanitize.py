@@ -2,7 +2,7 @@
 
     python tests/sanitize.py [PYTEST ARGUMENTS ...]
 
-Lives here: building it so, in a folder of its own, and running tests/test_engine.py with it. Must
+Lives here: building it so, in a folder of its own, and running tests/test_engine*.py with it. Must
 never live here: a test.
 """
 
@@ -55,7 +55,8 @@ def main() -> int:
             "TRIO_WS_ENGINE": "compiled",
         }
         # What counts memory counts the sanitizer's, too.
-        tests = ["tests/test_engine.py", "-k", "not loses_memory and not holds_no_read"]
+        tests = ["tests/test_engine.py", "tests/test_engine_compiled.py"]
+        tests += ["-k", "not loses_memory and not holds_no_read"]
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *tests, *sys.argv[1:]]
         return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
