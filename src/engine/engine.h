@@ -4,9 +4,9 @@
    Must never live here: code with a decision in it.
 
    The theory. wsproto is the reference: for the same bytes in the same pieces the same events come
-   out, words of errors included; tests/test_engine.py holds the two together. `take` is the
-   one addition: it moves messages that came whole, one frame each, straight into a list, and stops
-   in front of everything else, faults included, which `events` then reports.
+   out, words of errors included; tests/test_engine.py holds the two together. `take` and `feed` are
+   the one addition: they move messages that came whole, one frame each, straight into a list, and
+   stop in front of everything else, faults included, which `events` then reports.
 
        bytes  ->  whole.c  --------------------------------------------->  messages    (fast)
                       \-> inbound.c -> extensions.c -> events.c, faults.c -> events    (all else)
@@ -130,6 +130,7 @@ PyObject *Engine_events(Engine *self, PyObject *ignored);
 PyObject *Engine_iternext(Engine *self);
 PyObject *Engine_receive_data(Engine *self, PyObject *data);
 PyObject *Engine_take(Engine *self, PyObject *const *args, Py_ssize_t count);
+PyObject *Engine_feed(Engine *self, PyObject *const *args, Py_ssize_t count);
 PyObject *Engine_encode(Engine *self, PyObject *const *args, Py_ssize_t count);
 PyObject *Engine_send(Engine *self, PyObject *event);
 extern PyType_Spec engine_spec;

@@ -152,6 +152,11 @@ PyDoc_STRVAR(take_doc,
 "Append the whole messages that come next to a list, `limit` at most; return an upper bound of\n"
 "the bytes they take in memory. Stops in front of everything else, which `events` tells.");
 
+PyDoc_STRVAR(feed_doc,
+"feed(data, messages, limit, /)\n--\n\n"
+"`receive_data` and `take` in one. Return what `take` does if that was all, None if something is\n"
+"left for `take` or `events`.");
+
 PyDoc_STRVAR(encode_doc,
 "encode(message, final, /)\n--\n\n"
 "One data frame, as `send` makes it of a `TextMessage` or a `BytesMessage`.");
@@ -166,6 +171,7 @@ static PyMethodDef methods[] = {
     {"receive_data", CALL(Engine_receive_data), METH_O, receive_data_doc},
     {"events", CALL(Engine_events), METH_NOARGS, events_doc},
     {"take", CALL(Engine_take), METH_FASTCALL, take_doc},
+    {"feed", CALL(Engine_feed), METH_FASTCALL, feed_doc},
     {"encode", CALL(Engine_encode), METH_FASTCALL, encode_doc},
     {"send", CALL(Engine_send), METH_O, send_doc},
     {NULL},

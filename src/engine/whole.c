@@ -137,7 +137,7 @@ receive(Engine *self, PyObject *data)
     return 0;
 }
 
-/* The list and the number that `take` end with; 0 with an exception. */
+/* The list and the number that `take` and `feed` end with; 0 with an exception. */
 static int
 target(PyObject *const *args, Py_ssize_t *limit)
 {
@@ -175,4 +175,22 @@ Engine_take(Engine *self, PyObject *const *args, Py_ssize_t count)
     }
     Py_ssize_t taken = take_whole(self, args[0], limit);
     return taken < 0 ? NULL : PyLong_FromSsize_t(taken);
+}
+
+PyObject *
+Engine_feed(Engine *self, PyObject *const *args, Py_ssize_t count)
+{
+    Py_ssize_t limit;
+    if (count != 3) {
+        PyErr_SetString(PyExc_TypeError, "feed(data, messages, limit)");
+        return NULL;
+    }
+    if (!target(args + 1, &limit) || receive(self, args[0]) < 0) {
+        return NULL;
+    }
+    Py_ssize_t taken = take_whole(self, args[1], limit);
+    if (taken < 0) {
+        return NULL;
+    }
+    return left(self) || self->lost ? Py_NewRef(Py_None) : PyLong_FromSsize_t(taken);
 }

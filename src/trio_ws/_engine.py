@@ -56,6 +56,12 @@ class Engine(Protocol):
         nothing."""
         ...
 
+    def feed(self, data: bytes, messages: list[str | bytes], limit: int, /) -> int | None:
+        """`receive_data` and `take` in one: return what `take` does if that was all that came, None
+        if something may be left for `take` or `events`. Messages may have been appended all the
+        same; what they take in memory is then the caller's to find out."""
+        ...
+
     def encode(self, message: str | bytes | bytearray | memoryview, final: bool, /) -> bytes:
         """One data frame, as `send` makes it of a `TextMessage` or a `BytesMessage`."""
         ...
@@ -88,6 +94,9 @@ class Reference(Connection):
 
     def take(self, messages: list[str | bytes], limit: int, /) -> int:  # noqa: ARG002
         return 0
+
+    def feed(self, data: bytes, messages: list[str | bytes], limit: int, /) -> None:  # noqa: ARG002
+        self.receive_data(data)
 
     def encode(self, message: str | bytes | bytearray | memoryview, final: bool, /) -> bytes:
         if isinstance(message, str):
