@@ -257,10 +257,10 @@ def test_a_drawing_is_well_formed_and_counts_every_value(values: list[float]) ->
 
 
 def test_bench_refuses_what_has_no_bound() -> None:
-    for arguments in (["--seconds=inf"], ["--seconds=0"], ["--connections=0"], ["--size=x"]):
+    for argument in ("--seconds=inf", "--seconds=0", "--connections=0", "--size=x"):
         with pytest.raises(SystemExit) as caught:
-            main(["bench", "ws://127.0.0.1:1/", *arguments])
-        assert caught.value.code == 2, arguments
+            sys.exit(main(["bench", "ws://127.0.0.1:1/", argument]))
+        assert caught.value.code == 2, argument
 
 
 # -- connect -------------------------------------------------------------------------------------
