@@ -185,7 +185,10 @@ class Field:
         canvas.text(middle, self.top - 13, text, size=13, colour=colour, align="center")
 
     def whisker(self, spread: Spread, colour: str, y: float) -> None:
-        """From the smallest to the largest, on a pale edge that a dark bar does not swallow."""
+        """From the smallest to the largest, on a pale edge that a dark bar does not swallow; none
+        where there was but one value."""
+        if spread.low == spread.high:
+            return
         low, high = self.x(spread.low), self.x(spread.high)
         for tint, more in ((CARD, 2.0), (colour, 0.0)):
             how = {"linewidth": 1.4 + more, "zorder": 3, "solid_capstyle": "projecting"}
