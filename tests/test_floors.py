@@ -81,7 +81,7 @@ FLOORS = (
         "_rooms",
     ),
     # 4, extras
-    ("metrics", "redis", "__init__", "testing", "_commands", "__main__"),
+    ("metrics", "_record", "redis", "__init__", "testing", "_commands", "__main__"),
 )
 """A file imports from lower floors, or from files to its left on its own floor."""
 

@@ -1,7 +1,7 @@
 """`RedisBroker`: rooms over many processes, through Redis. The extra ``redis``: coredis.
 
-Lives here: the record (a stream per room), the doorbell (one pub/sub channel), coming back. Must
-never live here: rooms, or a command that blocks in Redis.
+Lives here: reading and writing records, the doorbell (one pub/sub channel), coming back. Must never
+live here: rooms, what a record looks like (`_record`), or a command that blocks in Redis.
 
 The theory. Redis Streams hold what was said, capped; that alone is the truth, and readers read it
 by id. Pub/sub is only the doorbell: "there is something in this room". A bell that is not heard
@@ -30,6 +30,7 @@ from coredis.connection import TCPLocation, UnixDomainSocketLocation
 from coredis.retry import NoRetryPolicy
 
 from ._broker import Broker, BrokerError, checked_message, read_id_untrusted
+from ._record import PUBLISH, TOKEN_LIFETIME, field_of, id_of, record_key, records_of, room_of
 from ._services import open_services
 
 if TYPE_CHECKING:
@@ -53,27 +54,6 @@ RETRY = 0.25
 
 BATCH = 256
 """Messages read at once."""
-
-TOKEN_LIFETIME = 600
-"""Seconds in which publishing again with the same token is recognised."""
-
-# One step for Redis, also for its append-only file: a message that was written is known by its
-# token, its record lives on, and its bell is rung.
-_PUBLISH = """
-if ARGV[1] ~= '' then
-  local known = redis.call('GET', KEYS[2])
-  if known then return known end
-end
-local id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], '*', ARGV[3], ARGV[4])
-if ARGV[8] ~= '' then
-  redis.call('PEXPIRE', KEYS[1], ARGV[8])
-else
-  redis.call('PERSIST', KEYS[1])
-end
-if ARGV[1] ~= '' then redis.call('SET', KEYS[2], id, 'EX', ARGV[5]) end
-redis.call('PUBLISH', ARGV[6], ARGV[7])
-return id
-"""
 
 
 class RedisBroker(Broker):
@@ -181,25 +161,16 @@ class RedisBroker(Broker):
         token: str | None = None,
     ) -> str:
         """See `Broker.publish`. Tokens are remembered for ten minutes."""
-        message = checked_message(message)
+        kind, payload = field_of(checked_message(message))
         record = self._record(room)
         known = record if token is None else f"{record}:token:{token}"
-        kind, payload = ("t", message.encode()) if isinstance(message, str) else ("b", message)
-        arguments: list[str | bytes | int] = [
-            token or "",
-            self._keep,
-            kind,
-            payload,
-            TOKEN_LIFETIME,
-            self._bell,
-            room,
-            self._expire,
-        ]
+        step: list[str | bytes | int] = [token or "", self._keep, kind, payload, TOKEN_LIFETIME]
+        step += [self._bell, room, self._expire]
 
         async def write(client: coredis.Redis[bytes]) -> object:
-            return await client.eval(_PUBLISH, keys=[record, known], args=arguments)
+            return await client.eval(PUBLISH, keys=[record, known], args=step)
 
-        return _text(await self._call(write))
+        return id_of(await self._call(write))
 
     @asynccontextmanager
     async def subscribe(
@@ -232,7 +203,7 @@ class RedisBroker(Broker):
         async def read(client: coredis.Redis[bytes]) -> Iterable[Any]:
             return await client.xrevrange(self._record(room), count=n)
 
-        return _records(await self._call(read))[::-1]
+        return records_of(await self._call(read))[::-1]
 
     async def records_after(self, room: str, last: str) -> list[tuple[str, str | bytes]]:
         """The next messages behind `last`, `BATCH` at most."""
@@ -240,10 +211,10 @@ class RedisBroker(Broker):
         async def read(client: coredis.Redis[bytes]) -> Iterable[Any]:
             return await client.xrange(self._record(room), start=f"({last}", count=BATCH)
 
-        return _records(await self._call(read))
+        return records_of(await self._call(read))
 
     def _record(self, room: str) -> str:
-        return f"{self._prefix}:{{{room}}}"  # in braces: a cluster keeps a room in one place
+        return record_key(self._prefix, room)
 
     # -- commands --------------------------------------------------------------------------------
 
@@ -329,8 +300,7 @@ class RedisBroker(Broker):
             await client.ping()
             return
         news = await client.xread(asked, count=1)
-        start = len(self._record("")) - 1  # behind the opening brace
-        self._ring(*(key.decode()[start:-1] for key in news or ()))
+        self._ring(*(room_of(self._prefix, key) for key in news or ()))
 
     def _ring(self, *rooms: str) -> None:
         for room in rooms:
@@ -424,22 +394,6 @@ async def _knock(location: object) -> None:
     else:
         return
     await trio.aclose_forcefully(stream)
-
-
-def _records(entries: Iterable[Any]) -> list[tuple[str, str | bytes]]:
-    """What Redis has, as messages; entries of others in the stream are passed over."""
-    records: list[tuple[str, str | bytes]] = []
-    for entry in entries:
-        fields = entry.field_values
-        if b"t" in fields:
-            records.append((_text(entry.identifier), fields[b"t"].decode("utf-8", "replace")))
-        elif b"b" in fields:
-            records.append((_text(entry.identifier), fields[b"b"]))
-    return records
-
-
-def _text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _first(exc: BaseException) -> BaseException:
