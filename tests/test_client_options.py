@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_ws import ClientOptions, Deflate, Limits, connect, connect_stream, reconnect
+from trio_ws import ClientOptions, Deflate, Instrument, Limits, connect, connect_stream, reconnect
 from trio_ws._client_options import ClientKeywords
 
 
@@ -46,6 +46,7 @@ def test_options_are_values() -> None:
         ({"limit": Limits()}, TypeError, "limit"),
         ({"limits": None}, TypeError, "limits"),
         ({"compression": True}, TypeError, "compression"),
+        ({"instruments": [Instrument]}, TypeError, "instruments"),
         ({"proxy": b"http://me:hunter2@p"}, TypeError, "proxy"),
         ({"ssl_context": True}, TypeError, "ssl_context"),
         ({"redirects": True}, TypeError, "redirects"),

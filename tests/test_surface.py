@@ -74,7 +74,7 @@ ATTRIBUTES = {
     "ServerStats": "open handshaking accepted refused closed messages_in messages_out bytes_in"
     " bytes_out outbox slow latency_min latency_median latency_p95 latency_max",
     "ClientOptions": "ssl_context headers subprotocols proxy limits compression redirects"
-    " cancel_code cancel_reason",
+    " instruments cancel_code cancel_reason",
     "WebSocket": "send receive message_writer message_reader ping close aclose wait_closed request"
     " response subprotocol context closed latency id local_address peer_address",
     "UpgradeRequest": "method target raw_target path raw_path query params http_version headers"

@@ -173,6 +173,7 @@ async def client(context: ssl.SSLContext, stream: trio.abc.Stream) -> None:
         redirects=3,
         limits=Limits(handshake_timeout=3),
         compression=Deflate(),
+        instruments=[Counting()],
         cancel_code=4000,
         cancel_reason="bye",
     ) as ws:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
 import trio
@@ -22,6 +23,7 @@ from ._attempt import Attempt, Opened, open_connection
 from ._attendant import Attendant
 from ._client_options import ClientKeywords, ClientOptions
 from ._connection import Connection
+from ._instruments import watchers_of
 from ._opening import addresses_of
 from ._outcome import Outcome, how_it_ended
 from ._permessage import PerMessageDeflate
@@ -33,6 +35,7 @@ from ._websocket import WebSocket
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from ._instruments import Watchers
     from ._services import Services
     from ._url import WebSocketURL
 
@@ -115,8 +118,8 @@ async def conversation(
     opened: Opened, options: ClientOptions, services: Services
 ) -> AsyncIterator[WebSocket]:
     """The life of an opened connection around a block; it is gone when this ends."""
-    attendant = Attendant(options.limits, services)
-    ws, connection = start_conversation(opened, options, services, attendant)
+    attendant, watchers = Attendant(options.limits, services), watchers_of(options.instruments)
+    ws, connection = start_conversation(opened, options, services, attendant, watchers)
     try:
         yield ws
     except BaseException as exc:
@@ -126,7 +129,11 @@ async def conversation(
 
 
 def start_conversation(
-    opened: Opened, options: ClientOptions, services: Services, attendant: Attendant
+    opened: Opened,
+    options: ClientOptions,
+    services: Services,
+    attendant: Attendant,
+    watchers: Watchers | None,
 ) -> tuple[WebSocket, Connection]:
     """The connection over an opened stream, with somebody to look after it."""
     limits, agreed = options.limits, opened.agreed
@@ -146,9 +153,22 @@ def start_conversation(
         opened.handshake.request, peer_address=peer_address, local_address=local_address
     )
     ws = WebSocket(
-        connection, request=request, response=agreed.response, subprotocol=agreed.subprotocol
+        connection,
+        request=request,
+        response=agreed.response,
+        subprotocol=agreed.subprotocol,
+        watchers=watchers,
     )
+    if watchers is not None:
+        connection.on_end = partial(_tell_end, ws, connection, watchers)
+        watchers.opened(ws)
     return ws, connection
+
+
+def _tell_end(ws: WebSocket, connection: Connection, watchers: Watchers) -> None:
+    assert connection.closed is not None
+    connection.on_end = None  # it holds `ws`, which holds the connection
+    watchers.closed(ws, connection.closed, connection.cause)
 
 
 async def end_after(connection: Connection, raised: BaseException, options: ClientOptions) -> None:

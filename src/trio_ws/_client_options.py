@@ -16,6 +16,7 @@ from ._client_handshake import check_subprotocols
 from ._close import check_outgoing_close
 from ._deflate import Deflate
 from ._headers import HeaderPairs, check_header_fields
+from ._instruments import Instrument, checked_instruments
 from ._limits import Limits
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class ClientKeywords(TypedDict, total=False):
     redirects: int
     limits: Limits
     compression: Deflate | None
+    instruments: Sequence[Instrument]
     cancel_code: int
     cancel_reason: str
 
@@ -76,6 +78,9 @@ class ClientOptions:
     compression: Deflate | None = None
     """What compression to offer (RFC 7692). None by default: it multiplies memory."""
 
+    instruments: Sequence[Instrument] = ()
+    """Objects that are told of the connection and of its messages; see `Instrument`."""
+
     cancel_code: int = 1001
     """The close code the server gets when the block is cancelled."""
 
@@ -95,6 +100,7 @@ class ClientOptions:
             if not isinstance(value, kind) and (value is not None or kind is Limits):
                 # Not the value: it may be a proxy's URL with a password, as bytes, say.
                 raise TypeError(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
+        object.__setattr__(self, "instruments", checked_instruments(self.instruments))
         if self.ssl_context is not None and not isinstance(self.ssl_context, ssl.SSLContext):
             raise TypeError(f"ssl_context must be an SSLContext, not {self.ssl_context!r}")
         if not isinstance(self.redirects, int) or isinstance(self.redirects, bool):

@@ -1,4 +1,4 @@
-"""Instruments: objects of the application that watch what a server does.
+"""Instruments: objects of the application that watch what a server or a client does.
 
 Lives here: the base class with its events, and how they are reported to several instruments at
 once. Must never live here: an instrument, or a decision that depends on one: who watches changes
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ._response import Accept, Response
     from ._websocket import WebSocket
 
-__all__ = ["Instrument", "Watchers", "payload_size"]
+__all__ = ["Instrument", "Watchers", "checked_instruments", "payload_size", "watchers_of"]
 
 Kind: TypeAlias = Literal["text", "binary"]
 
@@ -30,18 +30,18 @@ log = logging.getLogger("trio_ws.server")
 
 
 class Instrument:
-    """Watches a server; a base class whose methods do nothing. Override those you need.
+    """Watches a server or a client. A base class whose methods do nothing: override some.
 
-    Give instances to the `ServerOptions.instruments` option. Every method is called synchronously,
-    in the task and at the moment where the thing happens: it must be quick and cannot wait. One
-    that raises is logged with its traceback, once, and the instrument is called no more by that
-    server; nothing else changes.
+    Give instances to the `ServerOptions.instruments` or `ClientOptions.instruments` option. Every
+    method is called synchronously, in the task and at the moment where the thing happens: it must
+    be quick and cannot wait. One that raises is logged with its traceback, once, and the instrument
+    is called no more by that server, `connect` or `reconnect`; nothing else changes.
 
     `trio_ws.metrics` is one.
     """
 
     def handshake_decided(self, request: UpgradeRequest | None, answer: Accept | Response) -> None:
-        """An opening handshake was answered.
+        """A server has answered an opening handshake. Clients are told by `connect` itself.
 
         Args:
             request: what was asked; None if there was no readable request.
@@ -50,7 +50,7 @@ class Instrument:
         """
 
     def opened(self, ws: WebSocket) -> None:
-        """A connection is open; its handler is about to run."""
+        """A connection is open; its handler, or the block of `connect`, is about to run."""
 
     def message_received(self, ws: WebSocket, size: int, kind: Kind) -> None:
         """The application took a message.
@@ -83,7 +83,8 @@ EVENTS = ("handshake_decided", "opened", "message_received", "message_sent", "cl
 
 
 class Watchers:
-    """The instruments of one server, by event. An event is reported by calling its name here."""
+    """The instruments of one server or client, by event. An event is reported by calling its name
+    here."""
 
     __slots__ = ("_of",)
 
@@ -132,6 +133,21 @@ class Watchers:
     def _remove(self, instrument: Instrument) -> None:
         for event, methods in self._of.items():
             self._of[event] = tuple(pair for pair in methods if pair[0] is not instrument)
+
+
+def checked_instruments(instruments: Iterable[Instrument]) -> tuple[Instrument, ...]:
+    """What the option of that name was given. TypeError: something of it is no instrument."""
+    found = tuple(instruments)
+    for instrument in found:
+        if not isinstance(instrument, Instrument):
+            raise TypeError(f"instruments must be Instrument objects, not {instrument!r}")
+    return found
+
+
+def watchers_of(instruments: Iterable[Instrument]) -> Watchers | None:
+    """None if nobody watches: connections do not even ask then."""
+    found = tuple(instruments)
+    return Watchers(found) if found else None
 
 
 def overrides(instrument: Instrument, event: str) -> bool:

@@ -26,7 +26,7 @@ import trio
 from ._attendant import Attendant
 from ._connection import Connection
 from ._entrance import Entrance
-from ._instruments import Watchers
+from ._instruments import watchers_of
 from ._opening import opening_handshake
 from ._outcome import Outcome, holds_error, how_it_ended, interruptible
 from ._permessage import PerMessageDeflate
@@ -72,7 +72,7 @@ class Lives:
         self.failure: BaseException | None = None
         self._attendant = Attendant(options.limits, services)
         self._totals = Totals()
-        self._watchers = Watchers(options.instruments) if options.instruments else None
+        self._watchers = watchers_of(options.instruments)
         self.entrance = Entrance(self._totals, self._watchers)
         self.farewell: tuple[int, str] | None = None
         self.left: dict[WebSocket, Address] = {}

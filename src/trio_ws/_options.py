@@ -13,7 +13,7 @@ from typing import TypeAlias, TypedDict
 
 from ._close import check_outgoing_close
 from ._deflate import Deflate
-from ._instruments import Instrument
+from ._instruments import Instrument, checked_instruments
 from ._limits import Limits
 from ._policy import Policy
 from ._request import UpgradeRequest
@@ -112,8 +112,5 @@ class ServerOptions:
             value = getattr(self, name)
             if value is not None and not callable(value):
                 raise TypeError(f"{name} must be an async function or None, not {value!r}")
-        object.__setattr__(self, "instruments", tuple(self.instruments))
-        for instrument in self.instruments:
-            if not isinstance(instrument, Instrument):
-                raise TypeError(f"instruments must be Instrument objects, not {instrument!r}")
+        object.__setattr__(self, "instruments", checked_instruments(self.instruments))
         check_outgoing_close(self.cancel_code, self.cancel_reason)

@@ -21,6 +21,7 @@ from ._attempt import open_connection
 from ._attendant import Attendant
 from ._client import check_arguments, end_after, end_in_peace, start_conversation
 from ._errors import HandshakeError, Rejected
+from ._instruments import watchers_of
 from ._services import open_services
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Reconnecting:
         self._options = options
         self._services = services
         self._attendant = Attendant(options.limits, services)
+        self._watchers = watchers_of(options.instruments)
         self._retry = retry
         self._over = False
         self._failures = 0
@@ -106,7 +108,7 @@ class Reconnecting:
                 continue
             self._opened_at = trio.current_time()
             ws, self._current = start_conversation(
-                opened, self._options, self._services, self._attendant
+                opened, self._options, self._services, self._attendant, self._watchers
             )
             return ws
 

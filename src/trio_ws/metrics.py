@@ -40,7 +40,7 @@ class Metrics(Instrument):
     ``trio_ws_closed_total{code, initiator}``, ``trio_ws_message_bytes{direction, kind}`` (a
     histogram: its ``_count`` counts messages, its ``_sum`` bytes of payload).
 
-    Several servers may share one object; what it counts is their sum.
+    Several servers may share one object; what it counts is their sum. Clients may have one, too.
 
     Args:
         registry: where the metrics are kept: ``prometheus_client.REGISTRY`` to have them beside
