@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import trio
 
 from ._frames import BINARY, CLOSE, PING, PONG, TEXT, Frame, FrameParser, encode_frame
+from ._streams import half_close
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -276,9 +277,7 @@ class RawPeer:
 
     async def send_eof(self) -> None:
         """Half-close. Raises TypeError if the stream cannot."""
-        if not isinstance(self.stream, trio.abc.HalfCloseableStream):
-            raise TypeError(f"{type(self.stream).__name__} cannot be half-closed")
-        await self.stream.send_eof()
+        await half_close(self.stream)
 
     async def aclose(self) -> None:
         """Close the stream, with no word to the other side."""

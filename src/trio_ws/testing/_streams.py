@@ -21,6 +21,7 @@ __all__ = [
     "PartialWriter",
     "StallingStream",
     "WrappedStream",
+    "half_close",
 ]
 
 
@@ -32,6 +33,13 @@ class PartialWriter(Protocol):
     def mid_write(self) -> bool:
         """Whether some, but not all, bytes of a `send_all` under way have been passed on."""
         raise NotImplementedError
+
+
+async def half_close(stream: trio.abc.Stream) -> None:
+    """End the sending side. TypeError: `stream` has no such thing."""
+    if not isinstance(stream, trio.abc.HalfCloseableStream):
+        raise TypeError(f"{type(stream).__name__} cannot be half-closed")
+    await stream.send_eof()
 
 
 class WrappedStream(trio.abc.HalfCloseableStream):
@@ -86,9 +94,7 @@ class WrappedStream(trio.abc.HalfCloseableStream):
         return data
 
     async def send_eof(self) -> None:
-        if not isinstance(self.stream, trio.abc.HalfCloseableStream):
-            raise TypeError(f"{type(self.stream).__name__} cannot be half-closed")
-        await self.stream.send_eof()
+        await half_close(self.stream)
 
     async def aclose(self) -> None:
         self.closed = True
