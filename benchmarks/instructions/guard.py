@@ -138,7 +138,7 @@ def advice(verdicts: list[ledger.Verdict]) -> str:
                       if verdict.outcome != "same")  # fmt: skip
     if "grown" in outcomes:
         what = (
-            "Find out what costs more (--keep DIR, then callgrind_annotate on two commits). If it "
+            "Find out what costs more (--keep DIR, docs/instructions.md). If it "
             "is worth it, record it with --write; the diff of the record is then reviewed."
         )
     else:
