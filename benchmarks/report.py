@@ -127,18 +127,17 @@ class Results:
         """What was measured in one case, and the first two quantities against `OURS`."""
         servers = self._servers(suite, case)
         present = [q for q in quantities if any(self._of(suite, case, s, q) for s in servers)]
-        compared = [q for q in present if q in quantities[:2] or q == "bytes/connection"]
-        if servers == [OURS] or OURS not in servers:
-            compared = []
+        ranged = [q for q in present if q in quantities[:2] or q == "bytes/connection"]
+        compared = ranged if OURS in servers and len(servers) > 1 else []
         header = ["server"]
         for quantity in present:
-            header += [quantity, "(min-max)"] if quantity in compared else [quantity]
+            header += [quantity, "(min-max)"] if quantity in ranged else [quantity]
         rows = [header + [f"{OURS} better: {_plain(quantity)}" for quantity in compared]]
         for server in servers:
             rows.append([server])
             for quantity in present:
                 spread = self.spread(suite, case, server, quantity)
-                rows[-1] += _cells(spread, quantity, with_range=quantity in compared)
+                rows[-1] += _cells(spread, quantity, with_range=quantity in ranged)
             for quantity in compared:
                 ratio = self.advantage(suite, case, server, quantity)
                 rows[-1].append(str(ratio) if ratio and server != OURS else "")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from .benchmarks_world import MESSAGE, exchange_of, linux, modules, serving
+from .benchmarks_world import MESSAGE, answering, exchange_of, linux, modules, serving
 
 pytestmark = linux
 
@@ -63,7 +63,18 @@ def test_each_message_has_one_latency(bench: Any, kind: str) -> None:
     assert all(seconds > 0 for seconds, _ in latencies)
 
 
-@pytest.mark.parametrize("damage", ["altered", "masked", "twice", "closed", "once", "half", "gone"])
+DAMAGES = {
+    "altered": "not the reply",
+    "masked": "not the reply",
+    "twice": "more replies|never came back",  # in one read, or in two
+    "closed": "not the reply",
+    "once": "never came back",
+    "half": "never came back",
+    "gone": "not the reply",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("case", ["1x1", "1 MiB 1x1"])
 def test_a_wrong_echo_voids_the_measurement(
     bench: Any, monkeypatch: pytest.MonkeyPatch, damage: str, case: str
@@ -80,7 +91,7 @@ def test_a_wrong_echo_voids_the_measurement(
         "gone": b"",
     }[damage]
     for module in (bench.load, bench.bulk):
-        monkeypatch.setattr(module, "PATIENCE", 0.2)
+        monkeypatch.setattr(module, "PATIENCE", 0.5)
 
     def talk(connection: socket.socket) -> None:
         got = 0
@@ -93,9 +104,24 @@ def test_a_wrong_echo_voids_the_measurement(
     with (
         serving(talk, bench.frames.UPGRADED) as server,
         bench.connections.holding() as connections,
-        pytest.raises(bench.connections.LoadError),
+        pytest.raises(bench.connections.LoadError, match=DAMAGES[damage]),
     ):
         bench.echo.measure(server, connections, case, 0.1)
+
+
+@pytest.mark.parametrize("size", [32, 100_000])
+def test_what_is_still_under_way_at_the_end_is_compared_too(bench: Any, size: int) -> None:
+    """The last reply counts like all others."""
+    exchange = exchange_of(bench, size)
+    with (
+        serving(answering(exchange.reply[:-1] + b"~"), bench.frames.UPGRADED) as server,
+        bench.connections.holding() as connections,
+    ):
+        bench.connections.open_connections(server.port, 1, into=connections)
+        with contextlib.closing(bench.echo.driver(connections, exchange, 1)) as load:
+            load.start()
+            with pytest.raises(bench.connections.LoadError, match="not the reply"):
+                load.finish()
 
 
 def test_a_server_that_reads_before_it_writes_gets_every_byte_once(bench: Any) -> None:

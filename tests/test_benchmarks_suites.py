@@ -123,6 +123,15 @@ def test_scale_measures_talk_among_the_idle(bench: Any, case: str, has_memory: b
     assert [name for name in values if name != "bytes/connection"] == MESSAGE
 
 
+def test_scale_is_over_before_keepalive_pings_come(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes later is not measured; it is the machine that is to blame."""
+    monkeypatch.setattr(bench.population, "MAX_AGE", -1.0)
+    with pytest.raises(bench.population.Unmeasurable, match="pings"):
+        bench.suites.measure_once("scale", "1", "raw", seconds=0.1, core=None)
+
+
 def test_more_connections_than_files_are_refused_with_a_word(
     bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
