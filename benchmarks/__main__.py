@@ -19,8 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks import machine, population, report, servers, suites
-from benchmarks.connections import LoadError
+from benchmarks import machine, report, servers, suites
+from benchmarks.connections import LoadError, Unmeasurable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ QUICK: Final = {"repeats": 1, "seconds": 0.3}
 MAX_SECONDS: Final = 10.0
 """Longer windows would meet the servers' keepalive pings, which the load does not understand."""
 
-VOID: Final = (LoadError, OSError, servers.ServerFailed, population.Unmeasurable)
+VOID: Final = (LoadError, OSError, servers.ServerFailed, Unmeasurable)
 """What may end a measurement; the last one only that, the others all of that server and case."""
 
 SUMMARY: Final = (
@@ -87,10 +87,10 @@ def measure_all(
             continue
         try:
             if why := suites.SUITES[suite].needs(case):
-                raise population.Unmeasurable(why)
+                raise Unmeasurable(why)
             values = suites.measure_once(suite, case, name, seconds=options.seconds, core=core)
         except VOID as exc:
-            if not isinstance(exc, population.Unmeasurable):
+            if not isinstance(exc, Unmeasurable):
                 void.add(key)
             missing[" ".join(key)] = f"{type(exc).__name__}: {exc}"
             print(f"{said}MISSING, {exc!r}", *getattr(exc, "__notes__", []), file=sys.stderr)

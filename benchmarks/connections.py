@@ -34,6 +34,10 @@ class LoadError(Exception):
     """The server did not do what it has to do; the measurement is void."""
 
 
+class Unmeasurable(Exception):
+    """The machine is the reason, not the server: too few open files, or too busy."""
+
+
 @contextmanager
 def holding() -> Iterator[list[socket.socket]]:
     """A list of connections, which are closed at the end.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.connections import LoadError, most_connections, open_connections
+from benchmarks.connections import Unmeasurable, most_connections, open_connections
 from benchmarks.window import Server, Window
 
 if TYPE_CHECKING:
@@ -44,11 +44,12 @@ def measure(
 
     Raises:
         LoadError: an answer was not a right 101.
+        Unmeasurable: this process may not open enough connections.
     """
     parallel = at_once(text)
     most = min(MOST, most_connections() - WARM_UP)
     if most < WARM_UP:
-        raise LoadError("the limit of open files is too low (ulimit -Hn)")
+        raise Unmeasurable("the limit of open files is too low (ulimit -Hn)")
     open_connections(server.port, WARM_UP, into=connections, at_once=parallel)
     with Window(server) as window:
         took = open_connections(

@@ -16,7 +16,12 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.connections import most_connections, open_connections
+from benchmarks.connections import (
+    LoadError,
+    Unmeasurable,
+    most_connections,
+    open_connections,
+)
 from benchmarks.frames import Exchange
 from benchmarks.load import SIZE, Load
 from benchmarks.window import Server, Window
@@ -34,10 +39,6 @@ BEFORE: Final = 100
 """Connections before the memory is looked at for the first time."""
 MAX_AGE: Final = 18.0
 """Seconds within which all is over: keepalive pings come after 20, and the load knows none."""
-
-
-class Unmeasurable(Exception):
-    """The machine is the reason, not the server: too few open files, or too busy."""
 
 
 def count(text: str) -> int:
@@ -104,21 +105,31 @@ def scale(
         LoadError: a reply was not what was sent.
         Unmeasurable: it all took longer than `MAX_AGE` seconds.
     """
-    number, began = count(text), time.monotonic()
+    began = time.monotonic()
+    try:
+        values = _scale(server, connections, count(text), seconds)
+    except LoadError:
+        _check_age(began)  # what was no reply may have been a ping
+        raise
+    _check_age(began)
+    return values
+
+
+def _scale(
+    server: Server, connections: list[socket.socket], number: int, seconds: float
+) -> dict[str, float]:
     values: dict[str, float] = {}
     if number < BEFORE:
         open_connections(server.port, number, into=connections)
     else:
         values = _populate(server, connections, number // 10, number - number // 10)
-    _check_age(began)
     exchange = Exchange.of(size=SIZE, unmasks=server.unmasks)
     latencies: list[tuple[float, int]] = []
-    talking = connections[:: max(1, number // TALKING)]
+    talking = connections[:: -(-number // TALKING)]
     with closing(Load(talking, exchange, 1)) as load:
         load.start()
         load.drive(WARM_UP, [])
         with Window(server) as window:
             messages = load.drive(seconds, latencies)
         load.finish()
-    _check_age(began)
     return values | window.values(messages, "message", "messages", latencies)

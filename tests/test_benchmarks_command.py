@@ -212,7 +212,7 @@ def test_a_repeat_that_came_too_late_is_missing_alone(
     def measure(*_: str) -> dict[str, float]:
         calls.append("")
         if len(calls) == 2:
-            raise bench.population.Unmeasurable("it took 19 seconds")
+            raise bench.connections.Unmeasurable("it took 19 seconds")
         return {RATE: 1.0, CPU: 1.0}
 
     measuring(measure)

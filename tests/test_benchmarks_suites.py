@@ -128,8 +128,22 @@ def test_scale_is_over_before_keepalive_pings_come(
 ) -> None:
     """What comes later is not measured; it is the machine that is to blame."""
     monkeypatch.setattr(bench.population, "MAX_AGE", -1.0)
-    with pytest.raises(bench.population.Unmeasurable, match="pings"):
+    with pytest.raises(bench.connections.Unmeasurable, match="pings"):
         bench.suites.measure_once("scale", "1", "raw", seconds=0.1, core=None)
+
+
+def test_a_ping_that_came_because_it_was_late_is_not_the_servers_fault(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a ping may be among the replies, wrong bytes say nothing; otherwise they do."""
+    for age, error in ((-1.0, "Unmeasurable"), (18.0, "LoadError")):
+        monkeypatch.setattr(bench.population, "MAX_AGE", age)
+        with (
+            serving(answering(b"\x89\x00"), bench.frames.UPGRADED) as server,
+            bench.connections.holding() as connections,
+            pytest.raises(getattr(bench.connections, error)),
+        ):
+            bench.population.scale(server, connections, "1", 0.1)
 
 
 def test_more_connections_than_files_are_refused_with_a_word(
