@@ -64,8 +64,8 @@ def ours(pieces: list[bytes], *, client: bool, deflate: bool) -> Story:
                     story.end = ("close", (event.code, event.reason))
                 else:
                     story.control.append((type(event).__name__, bytes(event.payload)))
-            while machine.inbox.messages:
-                story.messages.append(machine.inbox.pop())
+        while machine.inbox.messages:
+            story.messages.append(machine.inbox.pop())
     return story
 
 

@@ -56,6 +56,11 @@ class Outbox:
         self.append(head)
         self.append(payload)
 
+    def passed(self, count: int) -> None:
+        """A frame of `count` bytes went by whole, because nothing waited."""
+        self.queued += count
+        self.written += count
+
     def append_pong(self, frame: bytes, *, blocked: bool) -> None:
         """Queue a pong; while the transport is `blocked` only the newest one is kept, so that a
         flood of pings cannot fill the memory (RFC 6455 section 5.5.3 allows it)."""

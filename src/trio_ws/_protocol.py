@@ -22,7 +22,7 @@ from wsproto.frame_protocol import CloseReason, FrameProtocol
 
 from ._close import MAX_REASON_BYTES
 from ._engine import open_engine
-from ._inbox import Inbox
+from ._inbox import Inbox, size_of
 from ._permessage import PerMessageDeflate
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Protocol:
     Attributes:
         inbox: the messages that have arrived.
         plain: a message is the same frame here as on any other plain connection.
-        unparsed: bytes have arrived that `parse` has not looked at.
+        unparsed: what has arrived may hold more than the messages in `inbox`: `parse` tells.
         over: the last word has been said, nothing more is parsed.
     """
 
@@ -85,6 +85,7 @@ class Protocol:
         "_engine",
         "_events",
         "_framer",
+        "_taken",
         "inbox",
         "over",
         "plain",
@@ -105,6 +106,7 @@ class Protocol:
         )
         self._events: Iterator[Event] | None = None
         self._framer = _FRAMERS[client]
+        self._taken = 0  # by `feed`, of what the next `parse` may
         self.plain = not client and self._deflate is None
         self.inbox = Inbox()
         self.unparsed = bool(trailing_data)
@@ -118,25 +120,42 @@ class Protocol:
         return self._engine.missing
 
     def feed(self, data: bytes) -> None:
-        """Take in bytes from the peer, any number; `parse` looks at them."""
-        if not self.over:
+        """Take in bytes from the peer, any number. Messages that came whole may be in `inbox`
+        then; where anything else came, `unparsed` is true."""
+        if self.over:
+            return
+        inbox = self.inbox
+        if self.unparsed or not inbox.gathers:
             self._engine.receive_data(data)
             self.unparsed = True
+            return
+        messages = inbox.messages
+        before = len(messages)
+        size = self._engine.feed(data, messages, MAX_EVENTS)
+        taken = len(messages) - before
+        if size is None:
+            self.unparsed = True
+            self._taken = taken
+            size = sum(map(size_of, messages[before:])) if taken else 0
+        inbox.waiting += size
+        inbox.received += taken
 
     def parse(self) -> list[Ping | Pong | PeerClose | Failure]:
-        """Turn what arrived into messages (kept in `inbox`) and control values (returned).
+        """Turn what is `unparsed` into messages (kept in `inbox`) and control values (returned).
 
         At most `MAX_EVENTS` events a call; `unparsed` then stays true. `PeerClose` and `Failure`
         are final: nothing behind them is parsed.
         """
         control: list[Ping | Pong | PeerClose | Failure] = []
-        if self.over:
+        if not self.unparsed:
             return control
-        taken = self._take_whole()
-        if taken == MAX_EVENTS:
+        left = MAX_EVENTS - self._taken
+        self._taken = 0
+        left -= self._take_whole(left)
+        if not left:
             return control
         events = self._events = self._events or self._engine.events()
-        for _ in range(MAX_EVENTS - taken):
+        for _ in range(left):
             event = next(events, None)
             kind = type(event)
             if kind is TextMessage:
@@ -154,13 +173,13 @@ class Protocol:
                 control.append(event)  # type: ignore[arg-type]
         return control
 
-    def _take_whole(self) -> int:
+    def _take_whole(self, limit: int) -> int:
         """Have the engine fill the inbox with the messages that came whole; how many."""
         inbox = self.inbox
         if not inbox.gathers:
             return 0
         before = len(inbox.messages)
-        inbox.waiting += self._engine.take(inbox.messages, MAX_EVENTS)
+        inbox.waiting += self._engine.take(inbox.messages, limit)
         taken = len(inbox.messages) - before
         inbox.received += taken
         return taken

@@ -167,13 +167,20 @@ class Reader:
 
     async def drive(self) -> None:
         """One turn at the socket, for whoever waits. Cancelled: nothing was read."""
-        protocol = self.protocol
+        protocol, wire = self.protocol, self._wire
         self.driving = True
         try:
             if protocol.unparsed:  # the bound on events stopped us; let others run first
                 await trio.lowlevel.checkpoint()
+            elif wire.immediate is True:
+                await wire.readable()
+                data = wire.read_now(protocol.missing)
+                if data is None:
+                    return  # woken for nothing; who waits looks again
+                self._services.calls = 0
+                self._take(data)
             else:
-                data = await self._wire.read(protocol.missing)
+                data = await wire.read(protocol.missing)
                 self._services.calls = 0
                 self._take(data)
         except Exception as exc:  # noqa: BLE001  a stream's own kind; the peer is lost
@@ -182,11 +189,14 @@ class Reader:
             self.driving = False
         if protocol.unparsed:
             self.digest()
+        elif self.receiver:
+            self.receiver.unpark()
 
     def _take(self, data: bytes) -> None:
         if data:
             self.bytes_in += len(data)
-            self.protocol.feed(data)
+            if self._owner.closed is None:
+                self.protocol.feed(data)
         else:
             self.eof = True
             self._owner.reached_eof()

@@ -122,15 +122,15 @@ class Services:
                 connection.write_out()
             self.calls = 0
 
-    async def breathe(self) -> None:
+    def breathe(self) -> Awaitable[None]:
         """A checkpoint for a call that need not wait: always a cancellation point, a full one
-        (other tasks run) every few calls."""
+        (other tasks run) every few calls. The caller awaits it: a coroutine in between would be
+        made for each message."""
         self.calls += 1
         if self.calls < FULL_CHECKPOINT_EVERY:
-            await trio.lowlevel.checkpoint_if_cancelled()
-        else:
-            self.calls = 0
-            await trio.lowlevel.checkpoint()
+            return trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC105
+        self.calls = 0
+        return trio.lowlevel.checkpoint()  # noqa: ASYNC105
 
     def cancel_all(self) -> None:
         for scope in self._scopes:

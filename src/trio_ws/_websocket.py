@@ -167,16 +167,18 @@ class WebSocket(trio.abc.Channel[str | bytes]):
         protocol = connection.protocol
         if type(value) is bytes and len(value) >= UNJOINED and writer.vectored and protocol.plain:
             writer.outbox.append_unjoined(head_of(len(value)), value)  # nobody can change it
+            writer.write_out()
         else:
-            writer.outbox.append(protocol.encode(value, compress=compress))
+            frame = protocol.encode(value, compress=compress)
+            if connection.reader.messages and writer.outbox.size + len(frame) < COALESCE:
+                # More replies are likely: the last one, or the next scheduler pass, writes all.
+                writer.outbox.append(frame)
+                connection.services.write_soon(writer)
+            else:
+                writer.write_through(frame)
         connection.sent += 1
         if self._watchers is not None:
             self._watchers.message_sent(self, value)
-        if connection.reader.messages and writer.outbox.size < COALESCE:
-            # More replies are likely: the last one, or the next scheduler pass, writes them all.
-            connection.services.write_soon(writer)
-            return
-        writer.write_out()
         if connection.closed is not None:
             raise connection.ended(sending=True) from connection.cause
 

@@ -26,7 +26,7 @@ if sys.platform != "win32":
     import termios
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
 READ_SIZE = 64 * 1024
 """Bytes asked for in one read."""
@@ -68,15 +68,17 @@ class SocketWire:
         Args:
             missing: bytes of a frame that are known to come.
         """
-        if self._more:
-            await trio.lowlevel.checkpoint()
-        else:
-            await trio.lowlevel.wait_readable(self._fileno())
         while True:
+            await self.readable()
             data = self.read_now(missing)
             if data is not None:
                 return data
-            await trio.lowlevel.wait_readable(self._fileno())
+
+    def readable(self) -> Awaitable[None]:
+        """Wait until `read_now` may find something. Always a checkpoint."""
+        if self._more:
+            return trio.lowlevel.checkpoint()  # noqa: ASYNC105  the caller awaits it
+        return trio.lowlevel.wait_readable(self._fileno())  # noqa: ASYNC105
 
     def read_now(self, missing: int = 0) -> bytes | None:
         """What the kernel holds, b"" at the end, None if it holds nothing yet."""
@@ -89,11 +91,16 @@ class SocketWire:
         self._more = len(data) == size
         return data
 
+    def write_frame(self, frame: bytes) -> int:
+        """`write_now` for a single buffer."""
+        try:
+            return os.write(self._fileno(), frame)
+        except BlockingIOError:
+            return 0
+
     def write_now(self, buffers: Sequence[bytes | memoryview]) -> int:
         """Offer the buffers to the kernel; how many bytes it took, perhaps none."""
         try:
-            if len(buffers) == 1:
-                return os.write(self._fileno(), buffers[0])
             return os.writev(self._fileno(), buffers)
         except BlockingIOError:
             return 0
