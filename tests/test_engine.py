@@ -2,7 +2,7 @@
 
 Lives here: the same bytes in the same pieces to both, hostile ones too, and the same story from
 both; the choice between them. Must never live here: what events mean for a connection
-(test_protocol), what only C can get wrong (test_engine_compiled), speed.
+(test_protocol_messages), what only C can get wrong (test_engine_compiled), speed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Compression against Python's `websockets`: negotiation and streams, without a socket.
 
 Lives here: its extension classes as the other side of ours, for every window and context. Must
-never live here: what only this library promises (tests/test_deflate.py).
+never live here: what only this library promises (tests/test_deflate_inbound.py).
 """
 
 from __future__ import annotations

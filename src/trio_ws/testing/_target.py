@@ -5,6 +5,7 @@ Lives here: what happens inside one run. Must never live here: the loop over run
 
 from __future__ import annotations
 
+import functools
 import linecache
 import signal
 import sys
@@ -175,12 +176,16 @@ class InterruptTarget(Target):
         return self._trace_line if inside and not self.fired else None
 
     def _trace_line(self, frame: FrameType, event: str, *_: object) -> Any:
-        if event != "line" or not self._counting or self.fired or _is_with(frame):
+        if self.fired:
+            return None
+        code = frame.f_code
+        if event != "line" or not self._counting or _is_with(code.co_filename, frame.f_lineno):
             return self._trace_line
         if self._point:
             self._point -= 1
             return self._trace_line
         self.fired_in = f" ({frame.f_code.co_filename}:{frame.f_lineno})"
+        sys.settrace(None)  # what follows the interrupt need not be slow
         self._fire()
         return None
 
@@ -270,11 +275,11 @@ def stacks(main: trio.lowlevel.Task) -> str:
     return "".join(lines)
 
 
-def _is_with(frame: FrameType) -> bool:
+@functools.cache
+def _is_with(filename: str, line: int) -> bool:
     """Whether this line heads a ``with``. Tracing visits it a second time, between the end of the
     block and the call of ``__exit__``; a real signal is never handled there."""
-    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip()
-    return line.startswith(("with ", "async with "))
+    return linecache.getline(filename, line).lstrip().startswith(("with ", "async with "))
 
 
 def _is_interrupt(exc: BaseException) -> bool:
