@@ -52,13 +52,16 @@ def use(session: nox.Session, engine: str) -> None:
 @nox.parametrize("engine", ENGINES)
 @nox.parametrize("deps", ["oldest", "newest"])
 def tests(session: nox.Session, deps: str, engine: str) -> None:
-    """The test suite against the built wheel, with branch coverage."""
+    """The test suite against the built wheel; with branch coverage where all of it is Python."""
     use(session, engine)
     # Not editable: pip builds the wheel and the tests import what users get.
     session.install(".[test]", *(OLDEST if deps == "oldest" else []))
     if deps == "newest":
         session.install("--upgrade", *PROJECT["project"]["dependencies"])
     session.run("python", "-c", "import trio_ws; assert 'site-packages' in trio_ws.__file__")
+    if engine == "compiled":
+        pytest(session)
+        return
     # Not create_tmp: it moves TMPDIR too deep for the paths of unix sockets.
     session.env["COVERAGE_FILE"] = str(inside(session) / "coverage")
     session.run("coverage", "erase")
@@ -218,6 +221,24 @@ def soak(session: nox.Session) -> None:
     """Half an hour of everything at once; by hand. `nox -s soak -- --minutes 5`; `-- --write`."""
     session.install(".[test]")
     session.run("python", "tests/faults/soak.py", *session.posargs)
+
+
+@nox.session
+def plots(session: nox.Session) -> None:
+    """The benchmarks' pictures, drawn from made-up numbers and read again."""
+    session.install(".[test]", *group("bench"))
+    pytest(session, "tests/drawing.py")
+
+
+@nox.session(python="3.11")
+@nox.parametrize("engine", ENGINES)
+def instructions(session: nox.Session, engine: str) -> None:
+    """The instructions of a message, under valgrind, as recorded. `-- --write` renews the record."""
+    if shutil.which("valgrind") is None:
+        session.error("instructions needs valgrind on PATH")
+    use(session, engine)
+    session.install(".", *group("instructions"))
+    session.run("python", "benchmarks/instructions/guard.py", *session.posargs)
 
 
 @nox.session

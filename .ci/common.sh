@@ -67,6 +67,7 @@ debian_packages() {
     command -v ip >/dev/null || wanted+=(iproute2)
     command -v unshare >/dev/null || wanted+=(util-linux)
     command -v redis-server >/dev/null || wanted+=(redis-server)
+    command -v valgrind >/dev/null || wanted+=(valgrind)
     [ ${#wanted[@]} -eq 0 ] && return 0
     command -v apt-get >/dev/null || { echo "no apt-get; please install: ${wanted[*]}"; return 0; }
     printf '\n=== Debian packages: %s\n' "${wanted[*]}"
