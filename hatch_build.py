@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,13 @@ SOURCES = Path("src") / "engine"
 
 def compile_engine(root: Path, folder: Path) -> Path:
     """Compile the engine; the module's file, somewhere in `folder`."""
-    windows = sys.platform == "win32"
+    msvc = sysconfig.get_platform().startswith("win")  # MSYS2 says "mingw"
     extension = Extension(
         "_speedups",
         sorted(map(str, (root / SOURCES).glob("*.c"))),
         # The loop over a mask is worth vectors, which gcc's -O2 does not give; pthread_atfork.
-        extra_compile_args=["/std:c11"] if windows else ["-O3", "-pthread"],
-        extra_link_args=[] if windows else ["-pthread"],
+        extra_compile_args=["/std:c11"] if msvc else ["-O3", "-pthread"],
+        extra_link_args=[] if msvc else ["-pthread"],
     )
     distribution = Distribution({"name": "trio_ws", "ext_modules": [extension]})
     command: Any = distribution.get_command_obj("build_ext")
