@@ -34,15 +34,17 @@ def told(kind: type, pieces: list[bytes], *, client: bool, deflate: bool) -> lis
     for piece in pieces:
         if engine.state.name == "CLOSED":
             break
-        engine.receive_data(piece)
         messages: list[str | bytes] = []
+        done = engine.feed(piece, messages, 2) is not None
         while True:
-            engine.take(messages, 2)
+            if not done:
+                engine.take(messages, 2)
             event = next(engine.events(), None)
             said += [(type(message), True, True, message) for message in messages]
             messages.clear()
             if event is None:
                 break
+            assert not done, "more came than feed said"
             said.append(facts(event))
         said.append(engine.state)
     return [*said, engine.verdict, engine.peer_said_1014]

@@ -132,13 +132,6 @@ class Connection:
         assert self.closed is not None
         return ending(self.closed, own=self.own, sending=sending)
 
-    def queue_frame(self, frame: bytes) -> None:
-        """Queue a whole message that is a frame already; a service task writes it soon. The caller
-        has seen that the outbox takes it."""
-        self.writer.outbox.append(frame)
-        self.sent += 1
-        self.services.spread(self.writer)
-
     # -- pings -----------------------------------------------------------------------------------
 
     def queue_ping(self) -> PendingPing:

@@ -25,6 +25,7 @@ class Inbox:
         messages: complete messages, oldest first.
         pieces: of the message being streamed, oldest first; None while none is streamed.
         streamed_whole: the last piece of that message is among them.
+        gathers: nothing but `messages` is here, and a message that comes whole goes there.
         waiting: an upper bound of the bytes that all of this takes in memory, the beginning of a
             message that is not whole yet included.
         received: messages that have arrived whole so far.
@@ -38,6 +39,7 @@ class Inbox:
         "_text",
         "discarding",
         "fragments",
+        "gathers",
         "messages",
         "pieces",
         "received",
@@ -58,6 +60,7 @@ class Inbox:
         self.received = 0
         self.fragments = 0
         self.discarding = False
+        self.gathers = True
 
     def add(self, piece: str | bytes, *, last: bool) -> None:
         """Take in the next piece of the message at hand, or a new one's first."""
@@ -70,17 +73,18 @@ class Inbox:
             self.fragments += 1
         if self._elsewhere():
             self._add_elsewhere(piece, last=last)
-            return
-        if self._partial is None:
-            self._partial, self._text = BytesIO(), isinstance(piece, str)
-        self.waiting += self._partial.write(piece.encode() if isinstance(piece, str) else piece)
-        if last:
-            self._keep(self.messages, self._gathered())
+        else:
+            if self._partial is None:
+                self._partial, self._text = BytesIO(), isinstance(piece, str)
+            self.waiting += self._partial.write(piece.encode() if isinstance(piece, str) else piece)
+            if last:
+                self._keep(self.messages, self._gathered())
+        self._look()
 
-    @property
-    def gathers(self) -> bool:
-        """Whether a message that comes whole would go to `messages`."""
-        return self._partial is None and not self._elsewhere()
+    def _look(self) -> None:
+        """Whoever touches what it tells calls this: nearly every message asks, few change it."""
+        only_messages = self._partial is None and self.pieces is None
+        self.gathers = only_messages and not self._skipping and not self.discarding
 
     def _elsewhere(self) -> bool:
         """Whether the message at hand goes to a stream, or nowhere, instead of being gathered."""
@@ -111,7 +115,10 @@ class Inbox:
     def pop(self) -> str | bytes:
         """The oldest complete message."""
         message = self.messages.pop(0)
-        self.waiting -= size_of(message)
+        if self.gathers and not self.messages:
+            self.waiting = 0
+        else:
+            self.waiting -= size_of(message)
         return message
 
     def discard(self) -> None:
@@ -123,12 +130,14 @@ class Inbox:
             self.pieces.clear()
             self.streamed_whole = False  # who reads it must not take the rest for its end
         self.waiting = 0
+        self._look()
 
     def give_up(self) -> None:
         """Nothing more comes: a message of which only the beginning is here will never be whole."""
         if self._partial is not None:
             self.waiting -= self._partial.tell()
             self._partial = None
+            self._look()
 
     # -- one message, piece by piece -------------------------------------------------------------
 
@@ -147,6 +156,7 @@ class Inbox:
         self.streamed_whole = bool(self.messages)
         what = self.pop() if self.messages else self._gathered()
         self.pieces = deque()
+        self._look()
         if what:
             self._keep(self.pieces, what)
         return isinstance(what, str)
@@ -164,6 +174,7 @@ class Inbox:
         self.waiting -= sum(map(size_of, self.pieces))
         self._skipping = not self.streamed_whole
         self.pieces = None
+        self._look()
 
 
 def size_of(message: str | bytes) -> int:

@@ -238,11 +238,14 @@ class Member:
         return True
 
     def _enqueue(self, publication: Publication) -> None:
-        """Into the outbox, which takes it."""
+        """Into the outbox, which takes it; a service task writes it soon."""
         connection = self._connection
-        protocol = connection.protocol
-        plain = protocol.plain
-        connection.queue_frame(publication.plain if plain else publication.frame_for(protocol))
+        protocol, writer = connection.protocol, connection.writer
+        writer.outbox.append(
+            publication.plain if protocol.plain else publication.frame_for(protocol)
+        )
+        connection.sent += 1
+        connection.services.spread(writer)
         self._backlog.delivered += 1
         if self._sent is not None:
             self._sent(publication.message)

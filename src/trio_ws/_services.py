@@ -88,18 +88,19 @@ class Services:
         """Have `connection` write its outbox at the next scheduler pass, together with all others
         that asked."""
         self._dirty.append(connection)
-        self._wake_writer()
+        if self._writer is not None:
+            self._wake(self._writer)
 
     def spread(self, connection: Dirty) -> None:
         """The same for one of many: only `SPREAD` of these are written between two scheduler
         passes, the first come first, so that a message to thousands does not stall the loop."""
         self._spread[connection] = None
-        self._wake_writer()
-
-    def _wake_writer(self) -> None:
         if self._writer is not None:
-            trio.lowlevel.reschedule(self._writer)
-            self._writer = None
+            self._wake(self._writer)
+
+    def _wake(self, writer: trio.lowlevel.Task) -> None:
+        trio.lowlevel.reschedule(writer)
+        self._writer = None
 
     async def write_dirty(self) -> None:
         """The task behind `write_soon` and `spread`."""

@@ -9,7 +9,7 @@ synchronous step that nobody can cancel. `StreamWire` serves everything else (TL
 it can only write from a task. The connection looks at `immediate` to tell them apart.
 
 The descriptor's number is read at each use: a number kept past `close` may by then belong to a
-stranger's socket, and -1 must never reach trio.
+stranger's socket. After `close` it is -1: the kernel refuses that, and trio must never get it.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class SocketWire:
         """What the kernel holds, b"" at the end, None if it holds nothing yet."""
         size = size_for(missing)
         try:
-            data = os.read(self._fileno(), size)
+            data = os.read(self._socket.fileno(), size)
         except BlockingIOError:
             self._more = False
             return None
@@ -94,14 +94,16 @@ class SocketWire:
     def write_frame(self, frame: bytes) -> int:
         """`write_now` for a single buffer."""
         try:
-            return os.write(self._fileno(), frame)
+            return os.write(self._socket.fileno(), frame)
         except BlockingIOError:
             return 0
 
     def write_now(self, buffers: Sequence[bytes | memoryview]) -> int:
         """Offer the buffers to the kernel; how many bytes it took, perhaps none."""
         try:
-            return os.writev(self._fileno(), buffers)
+            if len(buffers) == 1:
+                return os.write(self._socket.fileno(), buffers[0])
+            return os.writev(self._socket.fileno(), buffers)
         except BlockingIOError:
             return 0
 
