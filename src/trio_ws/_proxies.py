@@ -59,6 +59,8 @@ class TrustedProxies:
     def trusts_peer(self, peer: Address) -> bool:
         if isinstance(peer, str):
             return self.unix
+        if not self.networks:
+            return False
         address = None if peer is None else address_untrusted(peer[0])
         return address is not None and self.trusts(address)
 

@@ -79,8 +79,9 @@ class UpgradeRequest:
     forwarded: Forwarded = Forwarded()
 
     def __post_init__(self) -> None:
-        pairs = tuple(_pair(name, value) for name, value in self.headers)
-        object.__setattr__(self, "headers", pairs)
+        pairs = [(bytes(name).lower(), bytes(value)) for name, value in self.headers]
+        shared = tuple([(_SHARED.get(name, name), value) for name, value in pairs])
+        object.__setattr__(self, "headers", shared)
         if self.params is not _NO_PARAMS:
             object.__setattr__(self, "params", MappingProxyType(dict(self.params)))
 
@@ -89,7 +90,7 @@ class UpgradeRequest:
     def header_all(self, name: str | bytes) -> tuple[bytes, ...]:
         """The values of every header `name` (any case), in order."""
         wanted = (name.encode("latin-1", "replace") if isinstance(name, str) else name).lower()
-        return tuple(value for key, value in self.headers if key == wanted)
+        return tuple([value for key, value in self.headers if key == wanted])
 
     def header(self, name: str | bytes) -> bytes | None:
         """The value of the header `name` (any case), or None if it is absent or repeated."""
@@ -201,9 +202,18 @@ class UpgradeRequest:
         )
 
 
-def _pair(name: bytes, value: bytes) -> tuple[bytes, bytes]:
-    name = bytes(name).lower()
-    return _SHARED.get(name, name), bytes(value)
+Fields: TypeAlias = "Mapping[bytes, list[bytes]]"
+
+
+def fields_of(request: UpgradeRequest) -> Fields:
+    """The values of each header by its lower-case name, in order: for who asks for many."""
+    fields: dict[bytes, list[bytes]] = {}
+    for name, value in request.headers:
+        if name in fields:
+            fields[name].append(value)
+        else:
+            fields[name] = [value]
+    return fields
 
 
 def segments_untrusted(raw_path: str) -> tuple[str, ...] | None:

@@ -10,10 +10,10 @@ known better from now on; a `Refusal`; or `PLAIN`, this is no handshake but a pa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from ._headers import tokens_untrusted
 from ._origin import (
@@ -28,6 +28,7 @@ from ._request import UpgradeRequest
 from ._response import Refusal, Response, refuse
 
 if TYPE_CHECKING:
+    from ._request import Fields
     from ._routes import Routes
 
 __all__ = ["Check"]
@@ -52,9 +53,12 @@ Capacity: TypeAlias = Callable[[UpgradeRequest], Response | None]
 """The server's own check: whether it has room for the client behind this request."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Gate:
-    """What the checks go by: the policy's settings and what the server adds to them."""
+class Gate(NamedTuple):
+    """What the checks go by: the request's header fields by name, which no row changes, the
+    policy's settings, and what the server adds to them. One for each request: a dataclass that
+    is frozen would take longer to make than most checks."""
+
+    fields: Fields
 
     origins: OriginRule
     hosts: tuple[HostPattern, ...] | None
@@ -64,14 +68,23 @@ class Gate:
     capacity: Capacity | None
 
 
+def _all(gate: Gate, name: bytes) -> Sequence[bytes]:
+    return gate.fields.get(name, ())
+
+
+def _only(gate: Gate, name: bytes) -> bytes | None:
+    values = gate.fields.get(name, ())
+    return values[0] if len(values) == 1 else None
+
+
 def check_protocol(request: UpgradeRequest, _: Gate) -> Answer:
     if request.http_version == b"1.1":
         return None
     return refuse("protocol", 505, "Use HTTP/1.1.")
 
 
-def check_host(request: UpgradeRequest, _: Gate) -> Answer:
-    value = request.header(b"host")
+def check_host(_: UpgradeRequest, gate: Gate) -> Answer:
+    value = _only(gate, b"host")
     if value is not None and authority_untrusted(value) is not None:
         return None
     return refuse("host", 400, "Send exactly one Host header of the form host[:port].")
@@ -92,11 +105,10 @@ _absolute_form = re.compile(r"(?i:(?P<scheme>https?|wss?)://(?P<authority>[^/?]*
 
 
 def check_target(request: UpgradeRequest, _: Gate) -> Answer:
-    target = request.target
-    if "#" not in target:
-        if target.startswith("/"):
+    if b"#" not in request.raw_target:
+        if request.raw_target.startswith(b"/"):
             return None
-        match = _absolute_form.fullmatch(target)
+        match = _absolute_form.fullmatch(request.target)
         if match is not None and _same_authority(request, match["scheme"].lower(), match[2]):
             return None
         if request.method == b"CONNECT" and authority_untrusted(request.raw_target) is not None:
@@ -115,22 +127,22 @@ def _same_authority(request: UpgradeRequest, scheme: str, text: str) -> bool:
 _zero = re.compile(rb"0+")
 
 
-def check_body(request: UpgradeRequest, _: Gate) -> Answer:
-    lengths = request.header_all(b"content-length")
-    if all(_zero.fullmatch(length) for length in lengths) and not (
-        request.header_all(b"transfer-encoding") or request.header_all(b"expect")
+def check_body(_: UpgradeRequest, gate: Gate) -> Answer:
+    lengths = _all(gate, b"content-length")
+    if (
+        (not lengths or all(_zero.fullmatch(length) for length in lengths))
+        and b"transfer-encoding" not in gate.fields
+        and b"expect" not in gate.fields
     ):
         return None
     return refuse("body", 400, "Send no body: no Content-Length, Transfer-Encoding or Expect.")
 
 
 def check_plain(request: UpgradeRequest, gate: Gate) -> Answer:
-    if any(
-        part.strip(b" \t").lower() == b"websocket"
-        for value in request.header_all(b"upgrade")
-        for part in value.split(b",")
-    ):
-        return None
+    for value in _all(gate, b"upgrade"):
+        for part in value.split(b","):
+            if part.strip(b" \t").lower() == b"websocket":
+                return None
     if gate.plain and request.method in (b"GET", b"HEAD"):
         return PLAIN
     if gate.plain:
@@ -147,23 +159,31 @@ def check_method(request: UpgradeRequest, _: Gate) -> Answer:
     return refuse("method", 405, "A WebSocket is opened with GET.", [("Allow", "GET")])
 
 
-def check_lists(request: UpgradeRequest, _: Gate) -> Answer:
-    for name in ("Connection", "Upgrade", "Sec-WebSocket-Protocol"):
-        if tokens_untrusted(request.header_all(name), versions=name == "Upgrade") is None:
+_LISTS: Final = (
+    ("Connection", b"connection"),
+    ("Upgrade", b"upgrade"),
+    ("Sec-WebSocket-Protocol", b"sec-websocket-protocol"),
+)
+
+
+def check_lists(_: UpgradeRequest, gate: Gate) -> Answer:
+    for name, field in _LISTS:
+        values = gate.fields.get(field)
+        if values and tokens_untrusted(values, versions=name == "Upgrade") is None:
             return refuse("lists", 400, f"{name} must be a comma-separated list of tokens.")
     return None
 
 
-def check_connection(request: UpgradeRequest, _: Gate) -> Answer:
-    options = tokens_untrusted(request.header_all(b"connection")) or ()
-    if any(option.lower() == "upgrade" for option in options):
-        return None
+def check_connection(_: UpgradeRequest, gate: Gate) -> Answer:
+    for option in tokens_untrusted(_all(gate, b"connection")) or ():
+        if option.lower() == "upgrade":
+            return None
     text = "Send Connection: Upgrade. A proxy that does not know WebSockets may have removed it."
     return refuse("connection", 426, text)
 
 
-def check_version(request: UpgradeRequest, _: Gate) -> Answer:
-    if request.header_all(b"sec-websocket-version") == (b"13",):
+def check_version(_: UpgradeRequest, gate: Gate) -> Answer:
+    if _only(gate, b"sec-websocket-version") == b"13":
         return None
     supported = ((b"Sec-WebSocket-Version", b"13"),)
     return refuse("version", 426, "Use WebSocket version 13.", handshake_headers=supported)
@@ -173,15 +193,15 @@ def check_version(request: UpgradeRequest, _: Gate) -> Answer:
 _canonical_key = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")
 
 
-def check_key(request: UpgradeRequest, _: Gate) -> Answer:
-    value = request.header(b"sec-websocket-key")
+def check_key(_: UpgradeRequest, gate: Gate) -> Answer:
+    value = _only(gate, b"sec-websocket-key")
     if value is not None and _canonical_key.fullmatch(value) is not None:
         return None
     return refuse("key", 400, "Send exactly one Sec-WebSocket-Key: 16 bytes in base64.")
 
 
-def check_origin_header(request: UpgradeRequest, _: Gate) -> Answer:
-    if len(request.header_all(b"origin")) <= 1:
+def check_origin_header(_: UpgradeRequest, gate: Gate) -> Answer:
+    if len(_all(gate, b"origin")) <= 1:
         return None
     return refuse("origin header", 400, "Send at most one Origin header.")
 
@@ -196,7 +216,7 @@ def check_route(request: UpgradeRequest, gate: Gate) -> Answer:
 
 
 def check_origins(request: UpgradeRequest, gate: Gate) -> Answer:
-    value = request.header(b"origin")
+    value = _only(gate, b"origin")
     if value is None:
         return None
     own = own_origin(request)
