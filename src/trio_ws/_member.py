@@ -225,11 +225,10 @@ class Member:
         Returns:
             False if the member has fallen behind and is being disconnected for it.
         """
-        connection = self._connection
-        writer = connection.writer
-        if writer.outbox.sealed:
-            return True
-        if writer.full():
+        writer = self._connection.writer
+        if writer.fed or not writer.takes():
+            if writer.outbox.sealed:
+                return True
             if not writer.blocked:  # perhaps it has only not been written yet
                 writer.write_out()
             if writer.full():
