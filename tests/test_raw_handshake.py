@@ -9,13 +9,25 @@ import random
 import socket
 import struct
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
-from trio_ws import Limits, Policy, Response, Server, UpgradeRequest, WebSocket, serve
+from trio_ws import (
+    Accept,
+    Instrument,
+    Limits,
+    Policy,
+    Response,
+    Server,
+    UpgradeRequest,
+    WebSocket,
+    serve,
+)
+from trio_ws._response import Refusal
 from trio_ws.testing import TEXT, RawPeer, encode_frame, upgrade_head
 
 FRAME = encode_frame(TEXT, b"hello", masked=True)
@@ -329,3 +341,71 @@ async def test_a_big_upload_to_a_refusing_server_still_reads_the_refusal(
     status, _, _ = await running.answer(head(Content_Length=b"100000") + b"x" * 100_000)
     assert status == 400
     await running.is_alive()
+
+
+class Answers(Instrument):
+    """Waits for the first answer to a handshake."""
+
+    def __init__(self) -> None:
+        self.answered = trio.Event()
+        self.answer: Accept | Response | None = None
+
+    def handshake_decided(self, request: UpgradeRequest | None, answer: Accept | Response) -> None:
+        self.answer = answer
+        self.answered.set()
+
+
+MORE_THAN_BUFFERS_HOLD = 32 * 1024 * 1024
+
+
+async def long_answer(request: UpgradeRequest) -> Accept:
+    return Accept(headers=[("X", "a" * MORE_THAN_BUFFERS_HOLD)])
+
+
+async def test_an_answer_longer_than_the_socket_takes_arrives_whole(
+    nursery: trio.Nursery,
+) -> None:
+    """The 101 is written as the client reads it; the frames come behind it."""
+    running = await start(nursery, authorize=long_answer)
+    with trio.fail_after(30):
+        async with await running.dial() as stream:
+            await stream.send_all(upgrade_head() + FRAME)
+            received = bytearray()
+            while not received.endswith(b"\r\n\r\n\x81\x05hello"):
+                data = await stream.receive_some()
+                assert data
+                received += data
+    assert received.startswith(b"HTTP/1.1 101 ")
+    assert received.count(b"a") > MORE_THAN_BUFFERS_HOLD
+
+
+async def test_an_answer_that_is_not_read_ends_at_the_deadline(nursery: trio.Nursery) -> None:
+    """The raw twin: the client hears nothing but a part of its 101, and the end."""
+    seen = Answers()
+    limits = Limits(handshake_timeout=0.2, cancel_grace=0)
+    running = await start(nursery, authorize=long_answer, limits=limits, instruments=[seen])
+    with trio.fail_after(30):
+        async with await running.dial() as stream:
+            await stream.send_all(upgrade_head())
+            await seen.answered.wait()
+            assert isinstance(seen.answer, Refusal)
+            assert seen.answer.row == "deadline"
+            size = 0
+            with suppress(trio.BrokenResourceError):
+                while data := await stream.receive_some():
+                    size += len(data)
+            assert 0 < size < MORE_THAN_BUFFERS_HOLD
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HT"])
+async def test_a_drain_answers_whoever_is_in_the_handshake(
+    nursery: trio.Nursery, begun: bytes
+) -> None:
+    running = await start(nursery)
+    with trio.fail_after(10):
+        async with await running.dial() as stream:
+            await stream.send_all(begun)
+            while not running.server.stats().handshaking:
+                await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(running.server.drain, 5)
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 503 ")

@@ -24,10 +24,10 @@ from ._attendant import Attendant
 from ._client_options import ClientKeywords, ClientOptions
 from ._connection import Connection
 from ._instruments import watchers_of
-from ._opening import addresses_of
 from ._outcome import Outcome, how_it_ended
 from ._permessage import PerMessageDeflate
 from ._services import open_services
+from ._transport import addresses_of
 from ._tunnel import proxy_for
 from ._url import parse_url
 from ._websocket import WebSocket

@@ -1,21 +1,24 @@
-"""The I/O of one opening handshake (RFC 6455 section 4.2), from the first byte to 101 or the end.
+"""One opening handshake (RFC 6455 section 4.2), from the first byte to 101 or the end.
 
-Lives here: TLS, reading the head, asking the application, the deadline over all of it, delivering a
-refusal so that the client can read it. Must never live here: a rule about requests (`_checks`,
-`_handshake`), frames, or the handler.
+Lives here: the order of TLS, head, decision, hooks and answer, and the deadline over all of it.
+Must never live here: a rule about requests (`_checks`, `_handshake`), how bytes are got
+(`_transport`), what hooks say (`_hooks`), frames, or the handler.
 
 Four things may end a handshake from outside, and differ in what the client sees. The deadline: 408
 while the head is incomplete, 503 from then on; nothing during TLS, or once the 101 is being
 written. A drain: 503 at once, also while the head is incomplete; but TLS, a page in the making, and
 a 101 on its way go on, within the deadline. Cancellation: not a byte more. A client that is gone:
 nothing to see.
+
+The first two come by a cancel scope around each wait (`_in_time`). A handshake that never waits,
+because its request came in one piece with the connection, pays for none.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, TypeVarTuple
 
 import trio
 
@@ -29,15 +32,17 @@ from ._handshake import (
     switching_protocols,
 )
 from ._headers import printable_untrusted
-from ._outcome import Outcome, holds_error, how_it_ended, interruptible
+from ._hooks import authorized, page
 from ._policy import decide
 from ._reports import peer_name
-from ._request import Address, UpgradeRequest
-from ._response import Accept, Refusal, Response, refined, refuse
+from ._request import UpgradeRequest
+from ._response import Accept, Refusal, Response
 from ._routes import Routes
+from ._transport import addresses_of, deliver, read_now
+from ._wire import open_wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from ._deflate import Agreement
     from ._entrance import Entrance
@@ -45,13 +50,12 @@ if TYPE_CHECKING:
 
 __all__ = ["HeadRead", "Opened", "opening_handshake"]
 
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+
 Capacity: TypeAlias = "Callable[[UpgradeRequest], Response | None]"
 
 log = logging.getLogger("trio_ws.handshake")
-
-DRAIN_BUDGET = 256 * 1024
-"""Bytes read and dropped behind a refusal: closing a socket with unread input resets it, and a
-reset may overtake the response. Whoever sends more than this is not waiting for an answer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +75,10 @@ class Opened:
     accept: Accept
     compression: Agreement | None
     trailing_data: bytes
+
+
+class OutOfPatience(Exception):
+    """The deadline has passed, or the server drains: there is an answer to that."""
 
 
 class HeadRead:
@@ -147,9 +155,9 @@ class Opening:
         head: HeadRead | None,
         entrance: Entrance,
     ) -> None:
-        peer_address, local_address = addresses_of(stream)
-        self.peer = peer_name(peer_address)
+        self._peer_address, local_address = addresses_of(stream)
         self._stream = stream
+        self._wire = open_wire(stream)
         self._options = options
         self._routes = handler if isinstance(handler, Routes) else None
         self._capacity = capacity
@@ -157,23 +165,28 @@ class Opening:
         self._machine: HeadRead | ServerHandshake = head or ServerHandshake(
             limits=options.limits,
             tls=isinstance(stream, trio.SSLStream),
-            peer_address=peer_address,
+            peer_address=self._peer_address,
             local_address=local_address,
         )
         self._request: UpgradeRequest | None = None
         self._may_answer = not isinstance(stream, trio.SSLStream)
-        self._patience = trio.CancelScope()
+        self._deadline = trio.current_time() + options.limits.handshake_timeout
+        self._patience: trio.CancelScope | None = None
         self._may_turn_away = False
+
+    @property
+    def peer(self) -> str:
+        """The client, for a log."""
+        return peer_name(self._peer_address)
 
     async def run(self) -> Opened | None:
         """The whole handshake."""
-        answer: Opened | Accept | Response | None = None
-        self._patience.deadline = trio.current_time() + self._options.limits.handshake_timeout
-        with self._patience:
+        answer: Opened | Accept | Response | None
+        try:
             answer = await self._find_answer()
             if isinstance(answer, Accept):
                 answer = await self._switch(answer)
-        if self._patience.cancelled_caught:
+        except OutOfPatience:
             late = too_slow(head_complete=self._machine.head_complete)
             answer = draining() if self._entrance.closed else late
         if isinstance(answer, Opened):
@@ -187,15 +200,25 @@ class Opening:
 
     def turn_away(self) -> None:
         """The server drains: answer 503 now, unless there is an answer on its way."""
-        if self._may_turn_away:
+        if self._may_turn_away and self._patience is not None:
             self._patience.cancel()
+
+    async def _in_time(self, function: Callable[[*Ts], Awaitable[R]], *args: *Ts) -> R:
+        """``await function(*args)``, unless the deadline or a drain comes first.
+
+        Raises:
+            OutOfPatience: one of them did.
+        """
+        with trio.CancelScope(deadline=self._deadline) as self._patience:
+            return await function(*args)
+        raise OutOfPatience
 
     # -- finding the answer ----------------------------------------------------------------------
 
     async def _find_answer(self) -> Accept | Response | None:
         """What to tell the client; None if there is nobody to tell."""
         if isinstance(self._stream, trio.SSLStream):
-            await self._stream.do_handshake()
+            await self._in_time(self._stream.do_handshake)
             self._may_answer = True
         if self._entrance.closed:
             return draining()
@@ -214,9 +237,16 @@ class Opening:
         self._request = decision.request
         if isinstance(decision.verdict, Refusal):
             return decision.verdict
+        options = self._options
         if isinstance(decision.verdict, Accept):
-            return await self._authorize(decision.request, decision.verdict)
-        return await self._plain_page(decision.request)
+            if options.authorize is None:
+                return decision.verdict
+            return await self._in_time(
+                authorized, options.authorize, decision.request, decision.verdict
+            )
+        assert options.http is not None
+        self._may_turn_away = False  # no new connection comes of it, and it is nearly done
+        return await self._in_time(page, options.http, decision.request)
 
     async def _read_head(self) -> UpgradeRequest | Refusal | None:
         machine = self._machine
@@ -227,35 +257,15 @@ class Opening:
                 return None
             if not isinstance(event, HandshakeEvent):
                 return event
-            machine.receive_data(bytes(await self._stream.receive_some(READ_SIZE)))
+            machine.receive_data(await self._receive())
 
-    async def _authorize(self, request: UpgradeRequest, accept: Accept) -> Accept | Refusal:
-        if self._options.authorize is None:
-            return accept
-        said, error = await ask(self._options.authorize, request)
-        if error is not None:
-            return authorize_failed(error)
-        if said is None:
-            return accept
-        if isinstance(said, Accept):
-            return refined(accept, said)
-        if isinstance(said, Response):
-            return Refusal(said, "authorize")
-        kinds = "a Response, an Accept or None"
-        return authorize_failed(
-            TypeError(f"authorize must return {kinds}, not {type(said).__name__}")
-        )
-
-    async def _plain_page(self, request: UpgradeRequest) -> Response:
-        assert self._options.http is not None
-        self._may_turn_away = False  # no new connection comes of it, and it is nearly done
-        said, error = await ask(self._options.http, request)
-        if error is None and not isinstance(said, Response):
-            error = TypeError(f"http must return a Response, not {type(said).__name__}")
-        if error is not None:
-            return refuse("plain", 500, "the server has a problem with this page", error=error)
-        assert isinstance(said, Response)
-        return said
+    async def _receive(self) -> bytes:
+        wire = self._wire
+        if wire.immediate is False:
+            return bytes(await self._in_time(self._stream.receive_some, READ_SIZE))
+        while (data := read_now(wire, READ_SIZE)) is None:
+            await self._in_time(wire.readable)
+        return data
 
     # -- answering -------------------------------------------------------------------------------
 
@@ -273,8 +283,11 @@ class Opening:
         except ValueError as exc:
             return authorize_failed(exc)
         await trio.lowlevel.checkpoint_if_cancelled()
+        patience = self._patience
+        if patience is not None and patience.cancel_called:  # `authorize` took no notice
+            raise OutOfPatience
         self._may_answer = self._may_turn_away = False
-        await self._stream.send_all(head)
+        await self._send(head)
         return Opened(
             stream=self._stream,
             request=request,
@@ -283,67 +296,19 @@ class Opening:
             trailing_data=self._machine.trailing_data,
         )
 
+    async def _send(self, head: bytes) -> None:
+        wire = self._wire
+        if wire.immediate is False:
+            await self._in_time(self._stream.send_all, head)
+            return
+        left = memoryview(head)
+        while (written := wire.write_now([left])) < len(left):
+            left = left[written:]
+            await self._in_time(wire.wait_writable)
+
     async def _deliver(self, answer: Response) -> None:
-        """Send `answer` so that the client can read it, all within ``limits.close_timeout``: shut
-        the sending side behind it, and drain what the client still sends before closing."""
+        """Have `answer` delivered, all within ``limits.close_timeout``."""
         head_only = self._request is not None and self._request.method == b"HEAD"
+        text = http_response(answer, head_only=head_only)
         with trio.move_on_after(self._options.limits.close_timeout):
-            await self._stream.send_all(http_response(answer, head_only=head_only))
-            # TLS has no half-close that does not wait for the peer. Content-Length ends the
-            # response already; the FIN below is for clients that wait for it.
-            transport = transport_of(self._stream)
-            if isinstance(transport, trio.abc.HalfCloseableStream):
-                await transport.send_eof()
-            left = DRAIN_BUDGET
-            while left > 0:
-                data = await self._stream.receive_some(READ_SIZE)
-                if not data:
-                    return
-                left -= len(data)
-
-
-async def ask(
-    hook: Callable[[UpgradeRequest], Any], request: UpgradeRequest
-) -> tuple[Any, Exception | None]:
-    """Call the application's hook: what it returned, and the error it raised.
-
-    Raises only what is no error: Cancelled, KeyboardInterrupt and their like.
-    """
-    try:
-        return await interruptible(hook, request), None
-    except Exception as exc:  # noqa: BLE001  the caller's to log, with its row
-        return None, exc
-    except BaseExceptionGroup as exc:
-        if how_it_ended(exc) is Outcome.CANCELLED and holds_error(exc):
-            log.exception("a hook failed while it was being cancelled")
-            await trio.lowlevel.checkpoint_if_cancelled()
-        raise
-
-
-def transport_of(stream: trio.abc.Stream) -> trio.abc.Stream:
-    """What lies under the TLS layers of `stream`."""
-    while isinstance(stream, trio.SSLStream):
-        stream = stream.transport_stream
-    return stream
-
-
-def addresses_of(stream: trio.abc.Stream) -> tuple[Address, Address]:
-    """The peer's and our own address; None where the stream has none, or has it no more."""
-    transport = transport_of(stream)
-    if not isinstance(transport, trio.SocketStream):
-        return None, None
-    return (
-        _address(transport.socket.getpeername),
-        _address(transport.socket.getsockname),
-    )
-
-
-def _address(ask_socket: Callable[[], Any]) -> Address:
-    try:
-        address = ask_socket()
-    except OSError:  # a peer that is gone already has no address
-        return None
-    if isinstance(address, tuple):
-        return address[0], address[1]
-    # Linux's abstract names are bytes.
-    return address.decode("latin-1") if isinstance(address, bytes) else str(address)
+            await deliver(self._stream, text, read_size=READ_SIZE)

@@ -19,9 +19,10 @@ from ._draining import Drain
 from ._handshake import upgrade_request
 from ._life import Lives
 from ._listeners import open_tcp_listeners
-from ._opening import HeadRead, addresses_of
+from ._opening import HeadRead
 from ._options import Handler, ServerKeywords, ServerOptions
 from ._services import open_services
+from ._transport import addresses_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
