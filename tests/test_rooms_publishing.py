@@ -118,6 +118,24 @@ async def test_a_message_in_pieces_is_not_torn() -> None:
         assert member.backlog == 0
 
 
+async def test_a_message_in_pieces_does_not_turn_the_line_about(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Who waits behind a message in pieces is woken in no particular order when it is complete:
+    everything goes out all the same, in the order of the calls."""
+    room = Room()
+    async with seat(room) as slow, trio.open_nursery() as nursery:
+        async with slow.ws.message_writer("text") as out:
+            await out.send("pieces")
+            for number in range(10):
+                nursery.start_soon(slow.ws.send, f"sent {number}")
+                await trio.testing.wait_all_tasks_blocked()
+                room.publish(f"published {number}")
+        calls = [f"{what} {number}" for number in range(10) for what in ("sent", "published")]
+        assert await slow.everything() == ["pieces", *calls]
+        nursery.cancel_scope.cancel()
+
+
 async def test_two_rooms_of_one_connection_share_one_line(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -292,10 +292,11 @@ class Writer:
             self._pass_room_on()
 
     def _pass_room_on(self) -> None:
-        """Wake who may go on: one sender, who wakes the next; while a message is being written in
-        pieces, everybody, because who is woken first may not be the one who may go on."""
+        """Wake who may go on: one sender, who wakes the next. Everybody while a message is being
+        written in pieces or rooms' wait: who has parked first may not be the one who may go on,
+        because who was woken in vain parks again, behind the others."""
         if self._room and not self.full_for_pieces():
-            self._room.unpark(count=len(self._room) if self.composing else 1)
+            self._room.unpark(count=len(self._room) if self.composing or self.fed else 1)
 
     def end_composing(self) -> None:
         """That message is complete, or never will be."""
