@@ -7,6 +7,8 @@ Lives here: backlogs, on the mock clock. Must never live here: members that keep
 from __future__ import annotations
 
 import gc
+import socket
+import struct
 import tracemalloc
 from contextlib import AsyncExitStack
 
@@ -15,7 +17,7 @@ import trio
 import trio.testing
 
 from trio_ws import ConnectionClosed, Room
-from trio_ws.testing import RawPeer, open_websocket
+from trio_ws.testing import RawPeer, open_pair, open_websocket
 
 from .rooms_world import SMALL, long, seat
 
@@ -163,6 +165,26 @@ async def test_a_burst_does_not_evict_who_keeps_up() -> None:
                 assert room.members == (member,)
                 for number in range(200):
                     assert await peer.receive_message() == long(number)
+            await trio.aclose_forcefully(ws)
+
+
+async def test_a_burst_finds_a_member_gone() -> None:
+    """A member's transport fails while `publish` makes room in its full outbox: the others get
+    everything, and the caller hears nothing of it."""
+    room = Room()
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener, open_pair() as (other, at_other):
+        client = await trio.testing.open_stream_to_socket_listener(listener)
+        server = await listener.accept()
+        async with open_websocket(server, limits=SMALL) as ws:
+            async with room.join(ws), room.join(at_other):
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.socket.close()
+                await trio.lowlevel.wait_readable(server.socket)
+                for number in range(10):
+                    room.publish(long(number))
+                assert [await other.receive() for _ in range(10)] == [long(n) for n in range(10)]
+                assert ws.closed is not None
             await trio.aclose_forcefully(ws)
 
 

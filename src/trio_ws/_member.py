@@ -227,10 +227,10 @@ class Member:
         """
         writer = self._connection.writer
         if writer.fed or not writer.takes():
-            if writer.outbox.sealed:
-                return True
             if not writer.blocked:  # perhaps it has only not been written yet
                 writer.write_out()
+            if writer.outbox.sealed:  # perhaps since now
+                return True
             if writer.full():
                 return self._hold(publication)
         self._enqueue(publication)
