@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import logging
+import socket
+import struct
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
-from trio_ws import Accept, Close, Instrument, Response, UpgradeRequest, WebSocket, serve_stream
+from trio_ws import (
+    Accept,
+    Close,
+    ConnectionLost,
+    Instrument,
+    Response,
+    UpgradeRequest,
+    WebSocket,
+    serve_stream,
+)
 from trio_ws.testing import CONTINUATION, TEXT, upgrade_head
 
 
@@ -63,6 +75,29 @@ async def test_a_life_is_told_from_its_handshake_to_its_end(served: Any) -> None
         ("closed", 4000, "peer", type(None)),
     ]
     served.scope.cancel()
+
+
+async def test_a_message_whose_send_raised_is_not_told() -> None:
+    """The kernel refuses it: the end is told, and nothing behind it."""
+    recorder, refused = Recorder(), trio.Event()
+
+    async def handler(ws: WebSocket) -> None:
+        await refused.wait()
+        with pytest.raises(ConnectionLost):
+            await ws.send("x")
+
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener, trio.open_nursery() as nursery:
+        client = await trio.testing.open_stream_to_socket_listener(listener)
+        server = await listener.accept()
+        nursery.start_soon(partial(serve_stream, handler, server, instruments=[recorder]))
+        await client.send_all(upgrade_head("/"))
+        await client.receive_some()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.socket.close()
+        await trio.lowlevel.wait_readable(server.socket)
+        refused.set()
+    assert [told[0] for told in recorder.told] == ["decided", "opened", "closed"]
 
 
 async def test_refusals_and_pages_are_decided_handshakes(served: Any) -> None:

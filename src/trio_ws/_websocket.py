@@ -176,11 +176,11 @@ class WebSocket(trio.abc.Channel[str | bytes]):
                 connection.services.write_soon(writer)
             else:
                 writer.write_through(frame)
+        if connection.closed is not None:
+            raise connection.ended(sending=True) from connection.cause
         connection.sent += 1
         if self._watchers is not None:
             self._watchers.message_sent(self, value)
-        if connection.closed is not None:
-            raise connection.ended(sending=True) from connection.cause
 
     @trio.lowlevel.enable_ki_protection
     async def receive(self) -> str | bytes:
