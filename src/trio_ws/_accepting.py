@@ -142,6 +142,8 @@ class Slot:
     request is decided on; otherwise it is one of the extra ones and will be refused.
     """
 
+    __slots__ = ("_address", "_admitted", "_slots")
+
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
         self._admitted = False
@@ -218,7 +220,8 @@ async def _accept_on(
 ) -> None:
     pause = FIRST_PAUSE
     while True:
-        await slots.wait_for_room()
+        if slots.full:
+            await slots.wait_for_room()
         try:
             stream = await listener.accept()
         except OSError as exc:
@@ -229,7 +232,8 @@ async def _accept_on(
             pause = min(2 * pause, LONGEST_PAUSE)
             continue
         pause = FIRST_PAUSE
-        await _keep_in_hand(stream, slots)
+        if slots.full:
+            await _keep_in_hand(stream, slots)
         start(stream, slots.take())
 
 

@@ -184,7 +184,7 @@ def walk(
                 answer = row.check(request, gate)
             except Exception as exc:  # noqa: BLE001 the application's: logged by the server
                 answer = internal_error(row.name, exc)
-        if isinstance(answer, UpgradeRequest):
+        if answer is not None and isinstance(answer, UpgradeRequest):
             request, answer = answer, None
         if told is not None:
             told((row, request, answer))

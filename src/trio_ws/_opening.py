@@ -17,8 +17,7 @@ because its request came in one piece with the connection, pays for none.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar, TypeVarTuple
 
 import trio
 
@@ -58,8 +57,7 @@ Capacity: TypeAlias = "Callable[[UpgradeRequest], Response | None]"
 log = logging.getLogger("trio_ws.handshake")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """A handshake that was answered with 101. Whoever gets it owns the stream.
 
     Attributes:
@@ -162,14 +160,15 @@ class Opening:
         self._routes = handler if isinstance(handler, Routes) else None
         self._capacity = capacity
         self._entrance = entrance
+        tls = isinstance(stream, trio.SSLStream)
         self._machine: HeadRead | ServerHandshake = head or ServerHandshake(
             limits=options.limits,
-            tls=isinstance(stream, trio.SSLStream),
+            tls=tls,
             peer_address=self._peer_address,
             local_address=local_address,
         )
         self._request: UpgradeRequest | None = None
-        self._may_answer = not isinstance(stream, trio.SSLStream)
+        self._may_answer = not tls
         self._deadline = trio.current_time() + options.limits.handshake_timeout
         self._patience: trio.CancelScope | None = None
         self._may_turn_away = False
@@ -217,7 +216,8 @@ class Opening:
 
     async def _find_answer(self) -> Accept | Response | None:
         """What to tell the client; None if there is nobody to tell."""
-        if isinstance(self._stream, trio.SSLStream):
+        if not self._may_answer:
+            assert isinstance(self._stream, trio.SSLStream)
             await self._in_time(self._stream.do_handshake)
             self._may_answer = True
         if self._entrance.closed:

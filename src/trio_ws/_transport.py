@@ -65,7 +65,7 @@ def transport_of(stream: trio.abc.Stream) -> trio.abc.Stream:
 
 def addresses_of(stream: trio.abc.Stream) -> tuple[Address, Address]:
     """The peer's and our own address; None where the stream has none, or has it no more."""
-    transport = transport_of(stream)
+    transport = stream if isinstance(stream, trio.SocketStream) else transport_of(stream)
     if not isinstance(transport, trio.SocketStream):
         return None, None
     return (
