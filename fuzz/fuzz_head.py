@@ -1,11 +1,13 @@
 """The request head: `ServerHandshake` never raises, and how bytes were cut changes nothing.
 
-Beyond the parser: every property of a request that was read, and the policy's decision on it.
+What is read is what h11 reads, also where it is not asked. Beyond the parser: every property of a
+request that was read, and the policy's decision on it.
 """
 
 from __future__ import annotations
 
 import atheris
+import h11
 
 with atheris.instrument_imports(include=["trio_ws", "h11"]):
     from trio_ws import Limits, Policy, UpgradeRequest
@@ -34,6 +36,14 @@ def outcome(pieces: list[bytes]) -> tuple[object, bytes]:
     return event, machine.trailing_data
 
 
+def read_by_h11(head: bytes) -> h11.Request:
+    parser = h11.Connection(h11.SERVER)
+    parser.receive_data(head)
+    request = parser.next_event()
+    assert isinstance(request, h11.Request)
+    return request
+
+
 def target(data: bytes) -> None:
     cuts, head = halves(data)
     event, trailing = outcome([head] if head else [])
@@ -41,6 +51,12 @@ def target(data: bytes) -> None:
     if isinstance(event, Refusal):
         http_response(event)
     elif isinstance(event, UpgradeRequest):
+        request = read_by_h11(head)
+        assert (event.method, event.raw_target) == (request.method, request.target)
+        assert (event.http_version, event.headers) == (
+            request.http_version,
+            tuple(request.headers),
+        )
         for name in PROPERTIES:
             getattr(event, name)
         repr(event)
