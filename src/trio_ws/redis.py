@@ -55,6 +55,10 @@ RETRY = 0.25
 BATCH = 256
 """Messages read at once."""
 
+MAX_EXPIRE = 1e12
+"""Seconds. Redis counts milliseconds in 64 bits; it would refuse more than they hold only when the
+message has been written already, and keep it for ever."""
+
 
 class RedisBroker(Broker):
     """A `Broker` whose record is in Redis (7 or newer), for rooms over many processes::
@@ -93,15 +97,17 @@ class RedisBroker(Broker):
 
         Raises:
             ValueError: the URL is none of a Redis, `keep` is less than 1, or `expire` less than a
-                second.
+                second or more than some thirty thousand years.
         """
         if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
             raise ValueError("not the URL of a Redis: redis://, rediss:// or unix://")
         if keep < 1:
             raise ValueError("keep at least one message: it is what subscribers read")
         # Ids are Redis' clock: one that is put right by less than this does not turn them back.
-        if expire is not None and not 1 <= expire < math.inf:
-            raise ValueError("a record expires after a second or more, or never (None)")
+        if expire is not None and not 1 <= expire <= MAX_EXPIRE:
+            raise ValueError(
+                f"a record expires after 1 to {MAX_EXPIRE:.0f} seconds, or never (None)"
+            )
         self._url = url
         self._prefix = prefix
         self._bell = f"{prefix}:bell"

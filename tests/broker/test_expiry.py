@@ -109,7 +109,7 @@ async def test_who_comes_back_to_an_open_room_is_not_left_waiting(redis: Any, af
                 assert await client.receive() == "later"
 
 
-@pytest.mark.parametrize("expire", [0, 0.5, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("expire", [0, 0.5, -1, 1e16, float("nan"), float("inf")])
 def test_what_is_no_time_to_expire_is_refused(expire: float) -> None:
     with pytest.raises(ValueError, match="expires"):
         RedisBroker("redis://localhost", expire=expire)
