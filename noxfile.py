@@ -52,16 +52,21 @@ def use(session: nox.Session, engine: str) -> None:
 @nox.parametrize("engine", ENGINES)
 @nox.parametrize("deps", ["oldest", "newest"])
 def tests(session: nox.Session, deps: str, engine: str) -> None:
-    """The test suite against the built wheel; with branch coverage where all of it is Python."""
+    """The test suite against the built wheel."""
     use(session, engine)
     # Not editable: pip builds the wheel and the tests import what users get.
     session.install(".[test]", *(OLDEST if deps == "oldest" else []))
     if deps == "newest":
         session.install("--upgrade", *PROJECT["project"]["dependencies"])
     session.run("python", "-c", "import trio_ws; assert 'site-packages' in trio_ws.__file__")
-    if engine == "compiled":
-        pytest(session)
-        return
+    pytest(session)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Branch coverage of the test suite, where all of the library is Python."""
+    use(session, "wsproto")
+    session.install(".[test]")
     # Not create_tmp: it moves TMPDIR too deep for the paths of unix sockets.
     session.env["COVERAGE_FILE"] = str(inside(session) / "coverage")
     session.run("coverage", "erase")
@@ -233,7 +238,7 @@ def plots(session: nox.Session) -> None:
 @nox.session(python="3.11")
 @nox.parametrize("engine", ENGINES)
 def instructions(session: nox.Session, engine: str) -> None:
-    """The instructions of a message, under valgrind, as recorded. `-- --write` renews the record."""
+    """The instructions of a message, under valgrind, as recorded; `-- --write` records."""
     if shutil.which("valgrind") is None:
         session.error("instructions needs valgrind on PATH")
     use(session, engine)
