@@ -18,6 +18,7 @@ from trio_ws import (
     ConnectionLost,
     Instrument,
     Response,
+    Room,
     UpgradeRequest,
     WebSocket,
     serve_stream,
@@ -146,6 +147,36 @@ async def test_messages_in_pieces_are_told_once_each(served: Any) -> None:
     await peer.expect_close(1000)
     assert recorder.told[2:] == [("received", 5, "text"), ("sent", 3, "text")]
     served.scope.cancel()
+
+
+async def test_a_message_in_pieces_is_told_before_an_end_that_comes_behind_it() -> None:
+    """The kernel takes its last piece, and refuses what a room has behind it."""
+    recorder, room = Recorder(), Room()
+    writing, client_gone = trio.Event(), trio.Event()
+
+    async def handler(ws: WebSocket) -> None:
+        async with room.join(ws), ws.message_writer("text") as out:
+            await out.send("pieces")
+            room.publish("behind it")
+            writing.set()
+            await client_gone.wait()
+
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener, trio.open_nursery() as nursery:
+        client = await trio.testing.open_stream_to_socket_listener(listener)
+        server = await listener.accept()
+        nursery.start_soon(partial(serve_stream, handler, server, instruments=[recorder]))
+        await client.send_all(upgrade_head("/"))
+        await writing.wait()
+        seen = b""
+        while not seen.endswith(b"pieces"):
+            seen += await client.receive_some()
+        client.socket.close()
+        await trio.lowlevel.wait_readable(server.socket)
+        client_gone.set()
+    sent, *_, closed = recorder.told[2:]
+    assert sent == ("sent", len("pieces"), "text")
+    assert closed[0] == "closed"
 
 
 @pytest.mark.parametrize("how", ["broken", "owner", "handler"])

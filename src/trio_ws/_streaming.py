@@ -129,13 +129,13 @@ class Writing:
             if exc is None:
                 await out.finish()
                 complete = True
+                if self._report is not None:  # here: what is written next may end the connection
+                    self._report(out.size, self._kind)
         finally:
             out.over = True
             if out.started and not complete:
                 self._connection.start_close(1011, "a message was left unfinished")
             self._connection.writer.end_composing()
-        if complete and self._report is not None:
-            self._report(out.size, self._kind)
 
 
 class MessageReader:
