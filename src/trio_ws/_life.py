@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import math
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, TypeVarTuple
+from typing import TYPE_CHECKING, Protocol, TypeVarTuple
 
 import trio
 
@@ -37,9 +37,10 @@ from ._websocket import WebSocket
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ._opening import Capacity, HeadRead, Opened
+    from ._opening import HeadRead, Opened
     from ._options import Handler, ServerOptions
-    from ._request import Address
+    from ._request import Address, UpgradeRequest
+    from ._response import Response
     from ._services import Services
     from ._stats import ServerStats
 
@@ -50,6 +51,16 @@ Ts = TypeVarTuple("Ts")
 _NO_SCOPE = nullcontext()
 
 log = logging.getLogger("trio_ws.connection")
+
+
+class Place(Protocol):
+    """A stream's place among those of its server."""
+
+    def capacity(self, request: UpgradeRequest) -> Response | None:
+        """The table's row about room: a refusal, or None if there is some."""
+
+    def release(self) -> None:
+        """The stream is gone."""
 
 
 class Lives:
@@ -87,17 +98,18 @@ class Lives:
     async def live(
         self,
         stream: trio.abc.Stream,
-        capacity: Capacity | None = None,
+        place: Place | None = None,
         head: HeadRead | None = None,
     ) -> None:
-        """The life of one connection. Raises no Exception; the stream is gone after it."""
+        """The life of one connection. Raises no Exception; the stream is gone after it, and its
+        `place` free."""
         try:
             opened = await opening_handshake(
                 stream,
                 self.handler,
                 self.options,
                 entrance=self.entrance,
-                capacity=capacity,
+                capacity=None if place is None else place.capacity,
                 head=head,
             )
             if opened is not None:
@@ -105,6 +117,9 @@ class Lives:
         except Exception:
             log.exception("a connection failed; this is a bug in its stream or in trio_ws")
             await trio.aclose_forcefully(stream)
+        finally:
+            if place is not None:
+                place.release()
 
     async def _converse(self, opened: Opened) -> None:
         """From the 101 until the socket is gone."""

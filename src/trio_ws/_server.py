@@ -336,16 +336,10 @@ async def _accept_everywhere(
     """Accept from all listeners and run a life for each stream, until cancelled; or until the
     server drains, and its last connection is over."""
 
-    async def live(stream: trio.abc.Stream, slot: Slot) -> None:
-        try:
-            await lives.live(stream, slot.capacity)
-        finally:
-            slot.release()
-
     def start(stream: trio.abc.Stream, slot: Slot) -> None:
         if ssl_context is not None:
             stream = trio.SSLStream(stream, ssl_context, server_side=True, https_compatible=True)
-        lives.start(live, stream, slot)
+        lives.start(lives.live, stream, slot)
 
     slots.loops = len(server.listeners)
     for listener in server.listeners:
