@@ -1,7 +1,7 @@
 """The request head: `ServerHandshake` never raises, and how bytes were cut changes nothing.
 
-What is read is what h11 reads, also where it is not asked. Beyond the parser: every property of a
-request that was read, and the policy's decision on it.
+What is read is what h11 reads. Beyond the parser: every property of a request that was read, and
+the policy's decision on it.
 """
 
 from __future__ import annotations

@@ -452,3 +452,26 @@ async def test_a_101_on_its_way_is_finished_and_its_connection_closed(
     await peer.expect_close(1001)
     await peer.send_close(1001)
     await peer.expect_eof()
+
+
+@pytest.mark.parametrize("missing", [0, 10])
+async def test_a_drain_meets_a_handshake_in_the_pass_in_which_its_bytes_come(
+    served: Any, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, missing: int
+) -> None:
+    """Whoever runs first in that pass: 503, and at once; the handshake's next wait knows of it."""
+
+    async def think(_: object) -> None:
+        await trio.sleep(8)
+
+    head = upgrade_head()
+    for _ in range(20):  # the tasks of a pass run in an order that is trio's to choose
+        again = type(served)(nursery)
+        await again.start(authorize=think)
+        stream = again.listener.connect()
+        await trio.testing.wait_all_tasks_blocked()
+        began = trio.current_time()
+        await stream.send_all(head[: len(head) - missing])
+        nursery.start_soon(again.server.drain, 20)
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 503 ")
+        assert trio.current_time() == began
+        await stream.aclose()

@@ -306,42 +306,6 @@ def test_mutated_heads_end_in_a_verdict_however_they_are_split(seed: int) -> Non
         assert not isinstance(verdict, Refusal) or verdict.error is None
 
 
-USUAL_FIELDS = [b"Connection: Upgrade", b"X-Y: \t z\ty \t ", b"x:", b"X-y:\xff\x01:\x7f"]
-FIELDS = [
-    *USUAL_FIELDS,
-    *(b"Host: a.example", b"host:b", b"Expect: 100-continue", b"Content-Length: 0"),
-    *(b"content-length: 00", b"Transfer-Encoding: chunked", b"X : y", b"X", b":", b"X: \x0b"),
-    *(b"X\xff: y", b"X: \x0c y"),
-]
-FIRST_LINES = [b"GET /a?b HTTP/1.1", b"GET \x7f HTTP/1.1", b"GET / HTTP/1.0", b"HEAD / HTTP/1.1"]
-
-
-@pytest.mark.parametrize("seed", range(300))
-def test_what_is_read_of_a_head_is_what_h11_reads(seed: int) -> None:
-    """Also where h11 is not asked; and what it refuses is refused."""
-    random = Random(seed)
-    usual = seed % 3
-    lines = [FIRST_LINES[0] if usual else random.choice(FIRST_LINES)]
-    lines += random.choices(USUAL_FIELDS if usual else FIELDS, k=random.randrange(6))
-    if usual:
-        lines.insert(random.randrange(1, len(lines) + 1), b"Host: a.example")
-    head = b"\r\n".join(lines) + b"\r\n\r\n"
-    parser = h11.Connection(h11.SERVER)
-    parser.receive_data(head)
-    try:
-        expected = parser.next_event()
-    except h11.RemoteProtocolError:
-        assert not usual
-        assert feed(head, len(head))[0] in ("head", "host", "body")
-        return
-    assert isinstance(expected, h11.Request)
-    (event, trailing) = feed(head, len(head))
-    assert isinstance(event, UpgradeRequest)
-    assert (event.method, event.raw_target) == (expected.method, expected.target)
-    assert (event.http_version, event.headers) == (expected.http_version, tuple(expected.headers))
-    assert trailing == b""
-
-
 def test_the_time_for_a_line_grows_with_its_length() -> None:
     """Not with its square, which would let one client stop the server; this would take minutes."""
     head = LINE + HOST + b"X:" + b" " * 400_000 + b"\x0b\r\n\r\n"

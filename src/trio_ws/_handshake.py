@@ -1,18 +1,13 @@
 """The opening handshake's bytes, for the server (RFC 6455 section 4.2, RFC 9112).
 
-Lives here: reading one request head, and the bytes of every answer. Must never live here: a
-decision about a request that could be read (`_checks`), waiting, or a socket.
+Lives here: reading one request head with h11, and the bytes of every answer. Must never live here:
+a decision about a request that could be read (`_checks`), waiting, or a socket.
 
 Theory. h11 parses heads, but it takes bare LF and folded lines, and its size limit bounds only
 what is incomplete. So bytes are scanned here first, from left to right, each once, up to the blank
 line. Every fault has a position: the byte with which it becomes certain. The fault with the least
 position wins, and it is reported with that byte, whether or not the head is complete. This makes
 the outcome a function of the bytes alone: however they were cut into reads, the answer is the same.
-
-h11 has the last word on what a head says; but what it does costs as much as all the rest of a
-handshake that is not the kernel's. So the usual head, a GET of HTTP/1.1 with one Host and no body,
-is taken apart here (`_read_usual`), by a grammar that admits nothing which h11 would read otherwise
-or refuse. Everything else goes to h11. Tests hold the two together.
 """
 
 from __future__ import annotations
@@ -56,9 +51,6 @@ _no_first_byte = frozenset(range(0x21))
 _end_of_head = b"\r\n\r\n"
 _request_line = re.compile(TOKEN + rb" [\x21-\x7e]+ HTTP/(?P<version>[0-9]+(?:\.[0-9]+)?)")
 _header_line = re.compile(TOKEN + rb":[^\x0b\x0c]*")
-_usual_request_line = re.compile(rb"GET ([\x21-\x7e]+) HTTP/1\.1")
-_name = re.compile(TOKEN)
-_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class ServerHandshake:
@@ -177,19 +169,8 @@ class ServerHandshake:
 
     def _parse(self, head: bytes) -> UpgradeRequest | Refusal:
         if b"\x0b" in head or b"\x0c" in head:
-            # Nowhere allowed; h11 may take the square of a line's length to find that out.
+            # Nowhere allowed, and found at once here.
             return _why_unreadable(head)
-        usual = _read_usual(head)
-        if usual is not None:
-            target, fields = usual
-            return UpgradeRequest(
-                method=b"GET",
-                raw_target=target,
-                headers=tuple(fields),
-                peer_address=self._peer_address,
-                local_address=self._local_address,
-                tls=self._tls,
-            )
         parser = h11.Connection(h11.SERVER)
         parser.receive_data(head)
         try:
@@ -203,31 +184,6 @@ class ServerHandshake:
             peer_address=self._peer_address,
             local_address=self._local_address,
         )
-
-
-def _read_usual(head: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]] | None:
-    """Target and fields of a usual head without CR, LF, NUL, VT or FF in its lines; None: ask h11.
-
-    Within such a line a field's value is whatever stands behind the colon, but for the white space
-    around it (RFC 9112 section 5.1).
-    """
-    first, *lines = head.removesuffix(_end_of_head).split(b"\r\n")
-    request_line = _usual_request_line.fullmatch(first)
-    if request_line is None:
-        return None
-    fields: list[tuple[bytes, bytes]] = []
-    hosts = 0
-    for line in lines:
-        name, _, value = line.partition(b":")
-        if len(name) == len(line) or _name.fullmatch(name) is None:
-            return None
-        name = name.lower()
-        if name == b"host":
-            hosts += 1
-        elif name in _FRAMING:
-            return None
-        fields.append((name, value.strip(b" \t")))
-    return (request_line[1], fields) if hosts == 1 else None
 
 
 def upgrade_request(

@@ -206,11 +206,17 @@ class Opening:
         """``await function(*args)``, unless the deadline or a drain comes first.
 
         Raises:
-            OutOfPatience: one of them did.
+            OutOfPatience: one of them did, perhaps since the last wait.
         """
+        self._check_patience()
         with trio.CancelScope(deadline=self._deadline) as self._patience:
             return await function(*args)
         raise OutOfPatience
+
+    def _check_patience(self) -> None:
+        turned_away = self._may_turn_away and self._entrance.closed
+        if turned_away or trio.current_time() >= self._deadline:
+            raise OutOfPatience
 
     # -- finding the answer ----------------------------------------------------------------------
 
@@ -283,9 +289,7 @@ class Opening:
         except ValueError as exc:
             return authorize_failed(exc)
         await trio.lowlevel.checkpoint_if_cancelled()
-        patience = self._patience
-        if patience is not None and patience.cancel_called:  # `authorize` took no notice
-            raise OutOfPatience
+        self._check_patience()  # `authorize` may have taken no notice
         self._may_answer = self._may_turn_away = False
         await self._send(head)
         return Opened(
