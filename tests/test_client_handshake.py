@@ -340,6 +340,30 @@ def test_what_is_no_response_is_an_error_that_says_so(data: bytes, words: str) -
     assert said.isascii()
 
 
+@pytest.mark.row("H2")
+@pytest.mark.parametrize("byte", [b"\x0b", b"\x0c"])
+@pytest.mark.parametrize("before", [b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"])
+def test_vt_and_ff_in_a_head_are_found_at_once(before: bytes, byte: bytes) -> None:
+    """However it is cut; and in the time of one look, not of a search for what it might be."""
+    data = before + b"HTTP/1.1 403 No\r\nX:" + b" " * 20_000 + byte + b"\r\n\r\n"
+    for cut in (1, len(before), len(before) + 10, len(data) - 5, len(data) - 1, len(data)):
+        pieces = [piece for piece in (data[:cut], data[cut:]) if piece]
+        said = outcome(handshake(), pieces, eof=False)
+        assert said == "the server's response is not HTTP: VT or FF in its head"
+
+
+@pytest.mark.parametrize("newline", [b"\r\n", b"\n"])
+def test_vt_and_ff_in_a_body_are_what_they_are(newline: bytes) -> None:
+    """Wherever the blank line before it is cut."""
+    head = newline.join([b"HTTP/1.1 403 No", b"Content-Length: 4", b"", b""])
+    data = head + b"\n\x0b\n\x0c"
+    for cut in range(len(data) + 1):
+        pieces = [piece for piece in (data[:cut], data[cut:]) if piece]
+        said = outcome(handshake(), pieces)
+        assert isinstance(said, Response)
+        assert (said.status, said.body) == (403, b"\n\x0b\n\x0c")
+
+
 @pytest.mark.row("H1", "H2")
 def test_an_endless_head_is_given_up() -> None:
     machine = handshake()

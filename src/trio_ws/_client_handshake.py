@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -42,6 +43,8 @@ MAX_INFORMATIONAL: Final = 8
 """1xx responses before the final one (RFC 9110 section 15.2). One or two are usual."""
 
 Headers = list[tuple[bytes, bytes]]
+
+_blank_line = re.compile(rb"\n\r?\n")  # h11 takes a bare LF, too
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +98,8 @@ class ClientHandshake:
             raise ValueError(f"this request cannot be sent: {exc}") from exc
         self.head: bytes = self._parser.send(request) or b""
         self._parser.send(h11.EndOfMessage())
+        self._incoming = b""  # what h11 has not been given
+        self._line_end = b""  # the last bytes it was given of a head
         self.request = UpgradeRequest(
             method=b"GET",
             raw_target=url.target.encode("ascii"),
@@ -121,7 +126,7 @@ class ClientHandshake:
     def receive_data(self, data: bytes) -> None:
         """Take in what was read; ``b""`` is the end of the stream."""
         self._ended = not data
-        self._parser.receive_data(data)
+        self._incoming += data
 
     def next_event(self) -> Agreed | Response | HandshakeEvent:
         """What the server said: `Agreed`, another `Response`, or ``NEED_DATA``.
@@ -133,7 +138,9 @@ class ClientHandshake:
             while True:
                 event = self._parser.next_event()
                 if event is h11.NEED_DATA:
-                    return HandshakeEvent.NEED_DATA
+                    if not self._feed():
+                        return HandshakeEvent.NEED_DATA
+                    continue
                 if isinstance(event, h11.InformationalResponse):
                     if event.status_code == 101:
                         return self._agreed(event)
@@ -155,6 +162,25 @@ class ClientHandshake:
                 ) from exc
             words = printable_untrusted(str(exc))
             raise HandshakeError(f"the server's response is not HTTP: {words}") from exc
+
+    def _feed(self) -> bool:
+        """Give h11 what has come, a head by itself; whether there was anything.
+
+        Heads are looked at first: VT and FF are allowed nowhere in them, and found at once here.
+        """
+        data, self._incoming = self._incoming, b""
+        if data and self._parser.their_state is h11.SEND_RESPONSE:
+            before = len(self._line_end)
+            blank = _blank_line.search(self._line_end + data)
+            if blank is not None:
+                data, self._incoming = data[: blank.end() - before], data[blank.end() - before :]
+            if b"\x0b" in data or b"\x0c" in data:
+                raise HandshakeError("the server's response is not HTTP: VT or FF in its head")
+            self._line_end = b"" if blank is not None else (self._line_end + data)[-2:]
+        elif not data and not self._ended:
+            return False
+        self._parser.receive_data(data)
+        return True
 
     def _count_informational(self) -> None:
         self._informational += 1
@@ -194,7 +220,7 @@ class ClientHandshake:
             response=received_response(101, headers),
             subprotocol=self._chosen(_values(headers, b"sec-websocket-protocol")),
             compression=compression,
-            trailing_data=self._parser.trailing_data[0],
+            trailing_data=self._parser.trailing_data[0] + self._incoming,
         )
 
     def _chosen(self, values: list[bytes]) -> str | None:
