@@ -59,8 +59,10 @@ async def served(
         nursery.start_soon(trio_ws.serve_stream, handler, ours)
         await theirs.send_all(REQUEST)
         head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            head += await theirs.receive_some()
+        while not head.endswith(b"\r\n\r\n"):  # no handler speaks first
+            data = await theirs.receive_some()
+            assert data, "no 101"
+            head += data
         yield theirs
 
 
