@@ -44,9 +44,20 @@ def facts() -> dict[str, str]:
         "compiler": platform.python_compiler(),
         "profile-guided": "yes" if "--enable-optimizations" in configured else "no",
         "machine": platform.machine(),
+        "processor": processor(),  # libc copies with what it finds there
         "libc": " ".join(platform.libc_ver()),
         **{name: importlib.metadata.version(name) for name in PACKAGES},
     }
+
+
+def processor() -> str:
+    """The processor's model, where Linux tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor()
 
 
 def count(folder: Path) -> dict[str, float]:
