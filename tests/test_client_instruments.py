@@ -14,34 +14,20 @@ import pytest
 import trio
 import trio.testing
 
-from trio_ws import Close, ConnectionLost, Instrument, WebSocket, connect_stream, reconnect, serve
+from trio_ws import ConnectionLost, Instrument, WebSocket, connect_stream, reconnect, serve
 from trio_ws.testing import CONTINUATION, TEXT
 
 from .client_world import URL, conversation, server_and_stream
+from .instruments_world import Recorder
 
 
-class Recorder(Instrument):
-    """Keeps everything it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[Any, ...]] = []
-
+class ClientRecorder(Recorder):
     def handshake_decided(self, request: Any, answer: Any) -> None:
         raise AssertionError("clients are told by connect itself")
 
     def opened(self, ws: WebSocket) -> None:
         assert ws.response is not None
-        self.told.append(("opened", ws.request.path))
-
-    def message_received(self, ws: WebSocket, size: int, kind: str) -> None:
-        self.told.append(("received", size, kind))
-
-    def message_sent(self, ws: WebSocket, size: int, kind: str) -> None:
-        self.told.append(("sent", size, kind))
-
-    def closed(self, ws: WebSocket, close: Close, cause: BaseException | None) -> None:
-        assert ws.closed is close
-        self.told.append(("closed", close.code, close.initiator, type(cause)))
+        super().opened(ws)
 
 
 class Faulty(Instrument):
@@ -57,7 +43,7 @@ async def test_a_life_is_told_from_its_opening_to_its_end(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Whole messages and messages in pieces, both ways; sizes are bytes of payload."""
-    recorder = Recorder()
+    recorder = ClientRecorder()
     async with conversation(nursery, instruments=[recorder]) as (ws, server):
         await ws.send("häh")
         async with ws.message_writer("binary") as out:
@@ -86,14 +72,14 @@ async def test_the_end_is_told_however_the_block_ends(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """By cancellation with a server that does not answer; and by a server that is gone."""
-    recorder = Recorder()
+    recorder = ClientRecorder()
     with trio.CancelScope() as scope:
         async with conversation(nursery, instruments=[recorder]) as (_, server):
             scope.cancel()
             await trio.lowlevel.checkpoint()
     assert recorder.told[1:] == [("closed", 1006, "nobody", type(None))]
 
-    recorder = Recorder()
+    recorder = ClientRecorder()
     with pytest.raises(ConnectionLost):
         async with conversation(nursery, instruments=[recorder]) as (ws, server):
             await trio.aclose_forcefully(server.stream)
@@ -103,7 +89,7 @@ async def test_the_end_is_told_however_the_block_ends(
 
 async def test_what_fails_to_open_was_never_open() -> None:
     """No `opened`, so no `closed`."""
-    recorder = Recorder()
+    recorder = ClientRecorder()
     server, stream = server_and_stream()
     await trio.aclose_forcefully(server.stream)
     with pytest.raises(Exception, match="handshake|failed|closed|ended"):
@@ -118,7 +104,7 @@ async def test_each_connection_of_a_reconnect_is_told_and_a_fault_is_logged_once
     """The faulty one is called no more by this `reconnect`; the other goes on."""
     mock_clock.autojump_threshold = 0.005  # real sockets: the kernel may be late
     served = await nursery.start(serve, _leave, 0)
-    recorder, faulty = Recorder(), Faulty()
+    recorder, faulty = ClientRecorder(), Faulty()
     url = f"ws://127.0.0.1:{served.port}/"
     with caplog.at_level(logging.ERROR):
         async with reconnect(url, proxy=None, instruments=[faulty, recorder]) as connections:
@@ -148,7 +134,7 @@ async def test_a_connection_that_was_watched_is_not_left_to_the_garbage_collecto
     gc.collect()
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:
-        async with conversation(nursery, instruments=[Recorder()]) as (ws, server):
+        async with conversation(nursery, instruments=[ClientRecorder()]) as (ws, server):
             await server.send_close(1000)
             await ws.wait_closed()
         del ws

@@ -1,15 +1,11 @@
-"""The transport under an opening handshake: its two ends, its first bytes, and its last ones.
+"""The transport under an opening handshake: its two ends, and its last bytes.
 
-Lives here: looking through TLS, the addresses, reading a head, delivering an answer that ends the
-connection. Must never live here: what the bytes say, a deadline.
-
-On a plain socket a head is read by the descriptor, as frames are later (`_wire`): it has often
-arrived by the time we look, and what need not wait should cost no turn of the scheduler.
+Lives here: looking through TLS, the addresses, delivering an answer that ends the connection. Must
+never live here: what the bytes say, a deadline.
 """
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -18,25 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._request import Address
-    from ._wire import SocketWire
 
 __all__: list[str] = []
 
 DRAIN_BUDGET = 256 * 1024
 """Bytes read and dropped behind a refusal: closing a socket with unread input resets it, and a
 reset may overtake the response. Whoever sends more than this is not waiting for an answer."""
-
-
-def read_now(wire: SocketWire, size: int) -> bytes | None:
-    """At most `size` bytes of what the kernel holds, b"" at the end, None if it holds nothing yet.
-
-    Raises:
-        OSError: the peer is gone.
-    """
-    try:
-        return os.read(wire.fileno(), size)
-    except BlockingIOError:
-        return None
 
 
 async def deliver(stream: trio.abc.Stream, answer: bytes, *, read_size: int) -> None:

@@ -80,9 +80,14 @@ class SocketWire:
             return trio.lowlevel.checkpoint()  # noqa: ASYNC105  the caller awaits it
         return trio.lowlevel.wait_readable(self._fileno())  # noqa: ASYNC105
 
-    def read_now(self, missing: int = 0) -> bytes | None:
-        """What the kernel holds, b"" at the end, None if it holds nothing yet."""
-        size = size_for(missing)
+    def read_now(self, missing: int = 0, *, at_most: int | None = None) -> bytes | None:
+        """What the kernel holds, b"" at the end, None if it holds nothing yet.
+
+        Args:
+            missing: as `read`.
+            at_most: bytes to ask for, instead of what `missing` calls for.
+        """
+        size = at_most or size_for(missing)
         try:
             data = os.read(self._socket.fileno(), size)
         except BlockingIOError:
